@@ -1,0 +1,30 @@
+//go:build !linux
+
+package blobstore
+
+import (
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+)
+
+// Elsewhere than on Linux, where chkpin serves development only, files are
+// copied instead of linked and conditions hold within one process.
+
+var (
+	errNotDir   = errors.New("not a folder")
+	errLinksOff = errors.ErrUnsupported
+	folderLock  sync.Mutex
+)
+
+func inodeOf(info fs.FileInfo) (changed time.Time, inode uint64) { return info.ModTime(), 0 }
+
+func linkRefused(err error) bool { return err != nil && errors.Is(err, errors.ErrUnsupported) }
+
+func lockFolder(string) (unlock func(), err error) {
+	folderLock.Lock()
+	return folderLock.Unlock, nil
+}
+
+func syncFolder(string) error { return nil }

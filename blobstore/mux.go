@@ -1,0 +1,81 @@
+package blobstore
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// Mux joins stores by the family of a URI's scheme ([URI.Family]) and is a
+// store itself. A copy between two stores streams through the caller.
+type Mux map[string]Store
+
+func (m Mux) store(op string, u URI) (Store, error) {
+	if s, ok := m[u.Family()]; ok {
+		return s, nil
+	}
+	return nil, &Error{Op: op, URI: u, Err: fmt.Errorf("%w (scheme %q)", ErrScheme, u.Scheme())}
+}
+
+// Stat implements [Store].
+func (m Mux) Stat(ctx context.Context, u URI) (Object, error) {
+	s, err := m.store("stat", u)
+	if err != nil {
+		return Object{}, err
+	}
+	return s.Stat(ctx, u)
+}
+
+// Open implements [Store].
+func (m Mux) Open(ctx context.Context, u URI) (io.ReadCloser, Object, error) {
+	s, err := m.store("open", u)
+	if err != nil {
+		return nil, Object{}, err
+	}
+	return s.Open(ctx, u)
+}
+
+// List implements [Store].
+func (m Mux) List(ctx context.Context, dir URI, opts ListOptions) iter.Seq2[Object, error] {
+	s, err := m.store("list", dir)
+	if err != nil {
+		return func(yield func(Object, error) bool) { yield(Object{}, err) }
+	}
+	return s.List(ctx, dir, opts)
+}
+
+// Put implements [Store].
+func (m Mux) Put(ctx context.Context, u URI, body io.Reader, opts PutOptions) (Object, error) {
+	s, err := m.store("put", u)
+	if err != nil {
+		return Object{}, err
+	}
+	return s.Put(ctx, u, body, opts)
+}
+
+// Copy implements [Store].
+func (m Mux) Copy(ctx context.Context, dst, src URI) (Object, error) {
+	to, err := m.store("copy", dst)
+	if err != nil {
+		return Object{}, err
+	}
+	if src.Family() == dst.Family() {
+		return to.Copy(ctx, dst, src)
+	}
+	r, obj, err := m.Open(ctx, src)
+	if err != nil {
+		return Object{}, err
+	}
+	defer r.Close()
+	return to.Put(ctx, dst, r, PutOptions{Size: obj.Size})
+}
+
+// Delete implements [Store].
+func (m Mux) Delete(ctx context.Context, u URI) error {
+	s, err := m.store("delete", u)
+	if err != nil {
+		return err
+	}
+	return s.Delete(ctx, u)
+}

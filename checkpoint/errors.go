@@ -1,0 +1,96 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Conditions, for errors.Is.
+var (
+	// ErrNoCheckpoint: the job has no completed checkpoint that could be pinned.
+	ErrNoCheckpoint = errors.New("no completed checkpoint")
+
+	// ErrNotAddressable: the job's checkpoints live in the memory of its
+	// JobManager only.
+	ErrNotAddressable = errors.New("checkpoints are kept by the JobManager only and have no path")
+
+	// ErrNoPin: nothing was ever pinned for this application.
+	ErrNoPin = errors.New("nothing was ever pinned here")
+
+	// ErrPinGone: state was pinned here once, and no pin is left.
+	ErrPinGone = errors.New("state was pinned here once, but no pin is left")
+
+	// ErrNewer: the pin holds something newer than what was to be published.
+	ErrNewer = errors.New("the pin is newer")
+
+	// ErrTooLarge: more would be copied than PinOptions.MaxBytes allows.
+	ErrTooLarge = errors.New("more bytes than allowed")
+
+	// ErrTooOld: the pin is older than ResolveOptions.MaxAge.
+	ErrTooOld = errors.New("the pin is too old")
+
+	// ErrInsideJob: the application's folder lies in the checkpoint folder of
+	// the job, where Flink deletes.
+	ErrInsideJob = errors.New("the application lies inside the job's own checkpoint folder")
+
+	// ErrDeadline: the time for this tick was over before anything was published.
+	ErrDeadline = errors.New("out of time before publishing")
+)
+
+// DamagedError says that a checkpoint or pin cannot restore, or cannot be shown
+// to: files that are missing or of another size, or a metadata file that does
+// not parse (then Err wraps a *metadata.FormatError).
+type DamagedError struct {
+	URI       string   // the checkpoint's or pin's metadata file
+	Missing   []string // URIs
+	WrongSize []string // URIs
+	Err       error
+}
+
+func (e *DamagedError) Error() string {
+	var parts []string
+	if e.Err != nil {
+		parts = append(parts, e.Err.Error())
+	}
+	if n := len(e.Missing); n > 0 {
+		parts = append(parts, fmt.Sprintf("%s missing: %s", plural(n, "file"), few(e.Missing)))
+	}
+	if n := len(e.WrongSize); n > 0 {
+		parts = append(parts, fmt.Sprintf("%s of the wrong size: %s", plural(n, "file"), few(e.WrongSize)))
+	}
+	return fmt.Sprintf("%s does not restore: %s", e.URI, strings.Join(parts, "; "))
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// HeldError says why a tick left the pin alone although the job has a newer
+// checkpoint.
+type HeldError struct {
+	Pinned Record
+	Run    Run
+	Reason string
+}
+
+func (e *HeldError) Error() string {
+	if e.Pinned.Generation == "" {
+		return "held: " + e.Reason
+	}
+	return fmt.Sprintf("held: %s (pinned: checkpoint %d of job %s; this run: job %s started %s)",
+		e.Reason, e.Pinned.Checkpoint.ID, e.Pinned.Run.JobID, e.Run.JobID, e.Run.StartTime())
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}
+
+// few names at most three, since a message is one line.
+func few(names []string) string {
+	if len(names) > 3 {
+		return strings.Join(names[:3], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,132 @@
+package checkpoint
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+
+	"github.com/chkpin/chkpin/blobstore"
+)
+
+// Restored says what a run started from, as latest.restored of the REST API
+// does: after --fromSavepoint the folder of the pin and the pinned checkpoint's
+// id; after a failover the run's own checkpoint.
+type Restored struct {
+	ID   int64
+	Path blobstore.URI
+}
+
+// verdict is whether a run may replace what is pinned.
+type verdict struct {
+	publish  bool
+	restored *int64 // the checkpoint of this pin that the run restored, where known
+	reason   string // when held, for people
+}
+
+func hold(format string, args ...any) verdict { return verdict{reason: fmt.Sprintf(format, args...)} }
+
+// lineage judges runs by what they came from.
+type lineage struct {
+	layout Layout
+	pinned Record // what is published; a zero Generation means no history
+
+	// configured asks what an application-mode cluster was told to start from,
+	// the witness that survives failovers; "" when nothing.
+	configured func() (string, error)
+}
+
+// judge decides whether a run continues the pinned history. It is the guard
+// against replacing good state by that of a job that started empty, came from
+// somewhere else, or was itself replaced.
+func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
+	if l.pinned.Generation == "" || l.pinned.Run.is(run) {
+		return verdict{publish: true}, nil
+	}
+	if l.replaced(run) {
+		return hold("this run was replaced by one that restored from it"), nil
+	}
+	if restored != nil && l.layout.holds(restored.Path) {
+		return l.fromPin(restored.ID), nil
+	}
+	if seen := l.pinned.Seen; seen != nil && seen.is(run) {
+		return l.fromPin(seen.RestoredID), nil
+	}
+	if l.pinned.isHeld(run) {
+		return hold("this run was held before"), nil
+	}
+	own := restored != nil && run.Folder != "" && within(restored.Path, run.Folder)
+	if restored != nil {
+		if from := l.ancestor(restored.Path); from != "" {
+			if restored.ID < l.pinned.Checkpoint.ID {
+				return hold("this run restored checkpoint %d of %s, which is older than the pin", restored.ID, from), nil
+			}
+			return verdict{publish: true}, nil
+		}
+	}
+	if restored == nil || own {
+		path, err := l.configured()
+		if err != nil {
+			return verdict{}, err
+		}
+		if u, err := blobstore.Parse(path); err == nil && l.layout.holds(u) {
+			return verdict{publish: true}, nil
+		}
+	}
+	if restored == nil || own {
+		return hold("this run did not restore from the pin: it started empty"), nil
+	}
+	return hold("this run restored from %s, which does not come from the pin", restored.Path), nil
+}
+
+// fromPin judges a run that restored checkpoint id from this pin.
+func (l lineage) fromPin(id int64) verdict {
+	switch {
+	case id < l.pinned.Checkpoint.ID:
+		return hold("this run restored checkpoint %d of the pin, which has moved on since", id)
+	case id > l.pinned.Checkpoint.ID:
+		return hold("this run restored checkpoint %d of the pin, which was rolled back since", id)
+	}
+	return verdict{publish: true, restored: &id}
+}
+
+// replaced reports whether a later run of the lineage restored from this one.
+// A constant job id makes runs that differ in their start only.
+func (l lineage) replaced(run Run) bool {
+	for _, p := range l.pinned.Previous {
+		if p.is(run) || p.JobID == run.JobID && run.JobID != l.pinned.Run.JobID {
+			return true
+		}
+	}
+	return false
+}
+
+var savepointName = regexp.MustCompile(`^savepoint-([0-9a-f]{6})-`)
+
+// ancestor says which run of the lineage wrote the checkpoint or savepoint, ""
+// if none did. A savepoint is known by the first six digits of the job id in
+// its name, since it may be written anywhere.
+func (l lineage) ancestor(path blobstore.URI) string {
+	for _, r := range append([]Run{l.pinned.Run}, l.pinned.Previous...) {
+		if slices.ContainsFunc(l.pinned.Held, func(h Run) bool { return h.JobID == r.JobID }) {
+			continue // a constant job id: a run that started empty writes there too
+		}
+		if r.Folder != "" && within(path, r.Folder) {
+			return "job " + r.JobID
+		}
+		if m := savepointName.FindStringSubmatch(path.Base()); m != nil && len(r.JobID) >= 6 && m[1] == r.JobID[:6] {
+			return "a savepoint of job " + r.JobID
+		}
+	}
+	return ""
+}
+
+// holds reports whether a restore path is this pin: its folder, its metadata
+// file, or those of a generation.
+func (l Layout) holds(u blobstore.URI) bool {
+	return u.Same(l.Root) || u.Same(l.Metadata) || u.Within(l.Generations)
+}
+
+func within(u blobstore.URI, folder string) bool {
+	f, err := blobstore.Parse(folder)
+	return err == nil && u.Within(f)
+}

@@ -1,0 +1,333 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chkpin/chkpin/blobstore"
+)
+
+// Job is what a tick asks of the JobManager. The package flinkrest knows how to
+// answer; this one does not know REST.
+type Job interface {
+	// Observe says what the job's newest completed checkpoint is now.
+	Observe(ctx context.Context) (Observation, error)
+
+	// RestorePath is the path that the configuration of an application-mode
+	// cluster starts its job from (execution.savepoint.path up to 1.19,
+	// execution.state-recovery.path since 1.20), "" for none and for session
+	// clusters. It is asked only when the observation does not settle where the
+	// run came from.
+	RestorePath(ctx context.Context) (string, error)
+}
+
+// Observation is what a JobManager says about a job at one moment.
+type Observation struct {
+	Run      Run // Folder may be empty
+	Latest   *Latest
+	Restored *Restored // nil when the run started empty, or nobody knows
+}
+
+// Latest is the newest completed checkpoint, or savepoint, of a job.
+type Latest struct {
+	ID        int64
+	Path      blobstore.URI // its folder
+	Savepoint bool
+	Triggered time.Time
+}
+
+// PinOptions change a tick. The zero value is a CronJob's.
+type PinOptions struct {
+	// AcceptLineage pins a run that does not descend from what is pinned.
+	AcceptLineage bool
+
+	Keep        int           // generations to keep; 0 means 3, fewer than 2 means 2
+	Timeout     time.Duration // nothing is published later than this; 0 means 5 minutes
+	MinInterval time.Duration // between the triggers of two pinned checkpoints of one run
+	MaxBytes    int64         // to copy in one tick; 0 means no limit
+
+	// Checkpoints is a folder with the job's checkpoint folders, to look in when
+	// the JobManager remembers no checkpoint, as after its restart. Zero means
+	// to wait for the next one.
+	Checkpoints blobstore.URI
+
+	// DryRun writes nothing.
+	DryRun bool
+
+	Relocations Relocations
+	Logger      *slog.Logger // nil is silent
+
+	// Sleep waits between tries; nil means a timer.
+	Sleep func(ctx context.Context, d time.Duration) error
+}
+
+// Results of a tick that did not fail.
+const (
+	ResultPinned    = "pinned"
+	ResultUnchanged = "unchanged"
+	ResultSkipped   = "skipped"   // newer, but within MinInterval
+	ResultWouldPin  = "would-pin" // DryRun
+)
+
+// Pinned is the outcome of [Pin], and what is known of it when Pin fails.
+type Pinned struct {
+	Result       string
+	Generation   string // published now
+	JobID        string
+	CheckpointID int64  // of the job's checkpoint that was looked at
+	Source       string // its folder
+	Copied       int    // files
+	Reused       int    // files that an earlier tick copied
+	BytesCopied  int64
+	Restorable   bool // last-state/_metadata exists and was proved when it was published
+	Warnings     []string
+}
+
+// sourceTries bounds how often a tick starts again because Flink deleted what
+// it was copying.
+const sourceTries = 4
+
+// errVanished: the source was deleted while it was copied. The cause is a
+// *DamagedError that names the files.
+var errVanished = errors.New("the checkpoint was deleted meanwhile")
+
+// Pin runs one tick: it makes last-state/_metadata below app restore what the
+// job's newest completed checkpoint holds, or leaves it alone and says why.
+//
+//   - nil with ResultPinned, ResultUnchanged, ResultSkipped or ResultWouldPin.
+//   - [ErrNoCheckpoint], [ErrNotAddressable]: nothing to pin.
+//   - *[DamagedError]: the checkpoint could not be proved.
+//   - *[HeldError]: the run does not descend from what is pinned.
+//   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrDeadline].
+//   - errors of the job and the store, unchanged.
+//
+// Whatever the error, and wherever the process is killed, the pin that was
+// published before still restores.
+func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job, opts PinOptions) (Pinned, error) {
+	timeout := opts.Timeout
+	if timeout == 0 {
+		timeout = 5 * time.Minute
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrDeadline)
+	defer cancel()
+	if opts.Sleep == nil {
+		opts.Sleep = sleep
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	t := tick{store: store, layout: LayoutOf(app), job: job, opts: opts}
+	err := t.run(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) && !errors.Is(err, ErrDeadline) {
+		err = fmt.Errorf("%w: %w", ErrDeadline, err)
+	}
+	return t.pinned, err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// tick is the state of one Pin.
+type tick struct {
+	store  blobstore.Store
+	layout Layout
+	job    Job
+	opts   PinOptions
+
+	obs    Observation
+	pinned Pinned
+}
+
+func (t *tick) warn(format string, args ...any) {
+	t.pinned.Warnings = append(t.pinned.Warnings, fmt.Sprintf(format, args...))
+}
+
+// run starts the tick again when its source vanishes: by then the job has a
+// newer checkpoint, though the JobManager may take some seconds to say so.
+func (t *tick) run(ctx context.Context) error {
+	for try := 1; ; try++ {
+		t.pinned = Pinned{}
+		err := t.once(ctx)
+		if !errors.Is(err, errVanished) {
+			return err
+		}
+		if try == sourceTries {
+			var damaged *DamagedError
+			errors.As(err, &damaged)
+			return damaged
+		}
+		t.opts.Logger.Info("the checkpoint vanished while it was copied; starting again", "checkpoint", t.pinned.Source, "try", try)
+		if err := t.opts.Sleep(ctx, time.Duration(try)*time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *tick) once(ctx context.Context) error {
+	var err error
+	if t.obs, err = t.job.Observe(ctx); err != nil {
+		return err
+	}
+	if err := t.completeRun(ctx); err != nil {
+		return err
+	}
+	cur, err := t.readPublished(ctx)
+	if err != nil {
+		return err
+	}
+	t.pinned.Generation = cur.record.Generation
+	t.pinned.Restorable = cur.object != nil && cur.foreign == nil
+
+	sameRun := cur.record.Generation != "" && cur.record.Run.is(t.obs.Run)
+	if latest := t.obs.Latest; sameRun && latest != nil && latest.ID == cur.record.Checkpoint.ID {
+		t.pinned.Result = ResultUnchanged
+		return nil
+	}
+	lin := lineage{t.layout, cur.record, func() (string, error) { return t.job.RestorePath(ctx) }}
+	v, err := lin.judge(t.obs.Run, t.obs.Restored)
+	if err != nil {
+		return err
+	}
+	if err := t.remember(ctx, cur, v, lin.replaced(t.obs.Run)); err != nil {
+		return err
+	}
+	switch {
+	case t.obs.Latest == nil:
+		return fmt.Errorf("%w of job %s", ErrNoCheckpoint, t.obs.Run.JobID)
+	case !v.publish && !t.opts.AcceptLineage:
+		return &HeldError{cur.record, t.obs.Run, v.reason}
+	case sameRun && t.obs.Latest.ID < cur.record.Checkpoint.ID:
+		return fmt.Errorf("%w: checkpoint %d is pinned, the JobManager says %d", ErrNewer, cur.record.Checkpoint.ID, t.obs.Latest.ID)
+	case sameRun && t.obs.Latest.Triggered.Sub(cur.record.Checkpoint.Triggered) < t.opts.MinInterval:
+		t.pinned.Result = ResultSkipped
+		return nil
+	}
+	source, held, err := t.loadSource(ctx)
+	if err != nil {
+		return err
+	}
+	if held != nil && (v.restored == nil || *v.restored != held.CheckpointID) {
+		return &HeldError{cur.record, t.obs.Run, held.explain()}
+	}
+	if err := t.checkForeign(cur, source); err != nil {
+		return err
+	}
+	if err := t.publish(ctx, cur, source); err != nil || t.opts.DryRun {
+		return err
+	}
+	if held != nil {
+		return t.store.Delete(ctx, t.layout.Hold)
+	}
+	return nil
+}
+
+// completeRun looks for a checkpoint where the JobManager names none, and
+// derives the run's folder from its checkpoint's.
+func (t *tick) completeRun(ctx context.Context) error {
+	obs := &t.obs
+	if obs.Latest == nil && !t.opts.Checkpoints.IsZero() {
+		latest, err := Newest(ctx, t.store, t.opts.Checkpoints.Join(obs.Run.JobID), LoadOptions{t.opts.Relocations})
+		if err != nil && !errors.Is(err, ErrNoCheckpoint) {
+			return err
+		}
+		obs.Latest = latest
+	}
+	t.pinned.JobID = obs.Run.JobID
+	if obs.Latest == nil {
+		return nil
+	}
+	t.pinned.CheckpointID = obs.Latest.ID
+	t.pinned.Source = obs.Latest.Path.String()
+	if !obs.Latest.Savepoint && obs.Run.Folder == "" {
+		obs.Run.Folder = obs.Latest.Path.Dir().String()
+	}
+	if obs.Run.Folder != "" && within(t.layout.App, obs.Run.Folder) {
+		return fmt.Errorf("%w: %s is below %s", ErrInsideJob, t.layout.App, obs.Run.Folder)
+	}
+	return nil
+}
+
+// remember writes down, at the first sight of a run, where it came from: a
+// failover hides that it restored from the pin, or that it started empty.
+func (t *tick) remember(ctx context.Context, cur published, v verdict, replaced bool) error {
+	rec := cur.record
+	run := t.obs.Run
+	switch {
+	case t.opts.DryRun, t.opts.AcceptLineage, rec.Generation == "":
+		return nil
+	case v.restored != nil && (rec.Seen == nil || !rec.Seen.is(run)):
+		rec.Seen = &Seen{Run: run, RestoredID: *v.restored}
+	case !v.publish && !replaced && !rec.isHeld(run):
+		rec = rec.withHeld(run)
+	default:
+		return nil
+	}
+	_, err := putBytes(ctx, t.store, t.layout.Record, rec.encode(), blobstore.PutOptions{IfTag: cur.recordTag})
+	if errors.Is(err, blobstore.ErrPrecondition) {
+		return nil // another chkpin wrote; it, or the next tick, sees the run too
+	}
+	return err
+}
+
+// loadSource reads the source's metadata and whether the pin is on hold.
+func (t *tick) loadSource(ctx context.Context) (source *Snapshot, held *Hold, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		source, err = Load(ctx, t.store, t.obs.Latest.Path, LoadOptions{t.opts.Relocations})
+		if errors.Is(err, blobstore.ErrNotExist) {
+			path := t.obs.Latest.Path.Join(MetadataName).String()
+			return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: path, Missing: []string{path}, Err: err})
+		}
+		return err
+	})
+	g.Go(func() error {
+		var h Hold
+		_, ok, err := readJSON(ctx, t.store, t.layout.Hold, &h)
+		if ok {
+			held = &h
+		}
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	if source.CheckpointID != t.obs.Latest.ID {
+		return nil, nil, &DamagedError{URI: source.URI.String(), Err: fmt.Errorf("it is checkpoint %d, the JobManager says %d", source.CheckpointID, t.obs.Latest.ID)}
+	}
+	return source, held, nil
+}
+
+func (h *Hold) explain() string {
+	if h.Reason == "" {
+		return "the pin is on hold"
+	}
+	return "the pin is on hold: " + h.Reason
+}
+
+// checkForeign guards a metadata file at the constant path that no chkpin wrote,
+// such as a copy made by a script: it gives way to the run that restored from
+// it, and to a run that has come as far.
+func (t *tick) checkForeign(cur published, source *Snapshot) error {
+	if cur.foreign == nil {
+		return nil
+	}
+	restored := t.obs.Restored
+	if restored != nil && t.layout.holds(restored.Path) || cur.foreign.CheckpointID <= source.CheckpointID || t.opts.AcceptLineage {
+		t.warn("replacing %s, checkpoint %d, which chkpin did not write", t.layout.Metadata, cur.foreign.CheckpointID)
+		return nil
+	}
+	return &HeldError{cur.record, t.obs.Run, fmt.Sprintf("%s holds checkpoint %d, which chkpin did not write and this run has not reached", t.layout.Metadata, cur.foreign.CheckpointID)}
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkrest"
+)
+
+const description = `Makes an Apache Flink job restart from a constant path.
+
+<app> is the application's folder: file:///state/app. After "chkpin pin <app> <jobmanager>",
+<app>/last-state/_metadata restores, whatever Flink later deletes.`
+
+// cli is the command line. Every environment variable is spelled out, since
+// kong would otherwise derive one for each flag.
+type cli struct {
+	Output    string                  `enum:"text,json" default:"text" env:"CHKPIN_OUTPUT" help:"How to print results: text or json."`
+	LogFormat string                  `enum:"text,json" default:"text" env:"CHKPIN_LOG_FORMAT" help:"How to write the log on stderr: text or json."`
+	LogLevel  slog.Level              `default:"WARN" env:"CHKPIN_LOG_LEVEL" help:"DEBUG, INFO, WARN or ERROR."`
+	Relocated []checkpoint.Relocation `sep:"none" placeholder:"FROM=TO" help:"Look for what checkpoints name below FROM below TO, both URIs. Repeatable."`
+
+	Pin     pinCommand     `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
+	Resolve resolveCommand `cmd:"" help:"Prove the pin and print the arguments to start from it."`
+	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
+	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
+	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// command is what every kong command is here.
+type command interface {
+	Run(ctx context.Context, env *environment) error
+}
+
+// environment is what commands share: where to print, what to log to, and the
+// stores.
+type environment struct {
+	stdout      io.Writer
+	json        bool
+	log         *slog.Logger
+	store       blobstore.Store
+	relocations checkpoint.Relocations
+}
+
+// parse reads the command line. --help prints and exits, as kong does it.
+func parse(args []string, stdout, stderr io.Writer) (command, *environment, error) {
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("chkpin"),
+		kong.Description(description),
+		kong.Writers(stdout, stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Help(helpWithExitCodes),
+		kong.Exit(os.Exit),
+	)
+	if err != nil {
+		return nil, nil, err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	env := &environment{
+		stdout:      stdout,
+		json:        c.Output == "json",
+		log:         newLogger(stderr, c.LogFormat, c.LogLevel),
+		store:       blobstore.Mux{blobstore.FamilyFile: blobstore.NewFile()},
+		relocations: c.Relocated,
+	}
+	return parsed.Selected().Target.Addr().Interface().(command), env, nil
+}
+
+func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+func helpWithExitCodes(options kong.HelpOptions, ctx *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	_, err := io.WriteString(ctx.Stdout, "\nExit codes:\n"+exitTable())
+	return err
+}
+
+// appURI is the folder of an application. It needs a scheme: its spelling goes
+// into what Flink reads.
+type appURI struct{ blobstore.URI }
+
+func (a *appURI) UnmarshalText(text []byte) error {
+	if strings.HasPrefix(string(text), "/") {
+		return usagef("file://"+string(text), "%q has no scheme", text)
+	}
+	return a.URI.UnmarshalText(text)
+}
+
+// jobManager is the JobManager's URL and how to speak to it.
+type jobManager struct {
+	JobManager string `arg:"" name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"URL of the JobManager's REST API, such as http://app-jobmanager:8081."`
+
+	JobmanagerTimeout      time.Duration `default:"15s" env:"CHKPIN_JOBMANAGER_TIMEOUT" help:"For one answer, with all retries."`
+	JobmanagerCA           string        `name:"jobmanager-ca" type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_CA" help:"PEM file of the authorities to trust."`
+	JobmanagerCert         string        `type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_CERT" help:"PEM file of a client certificate."`
+	JobmanagerKey          string        `type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_KEY" help:"PEM file of its key."`
+	JobmanagerUser         string        `placeholder:"NAME" env:"CHKPIN_JOBMANAGER_USER" help:"For basic authentication."`
+	JobmanagerPassword     string        `placeholder:"SECRET" env:"CHKPIN_JOBMANAGER_PASSWORD" help:"For basic authentication; better a file."`
+	JobmanagerPasswordFile string        `type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_PASSWORD_FILE" help:"Read anew for each call."`
+	JobmanagerToken        string        `placeholder:"SECRET" env:"CHKPIN_JOBMANAGER_TOKEN" help:"Bearer token; better a file."`
+	JobmanagerTokenFile    string        `type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_TOKEN_FILE" help:"Read anew for each call."`
+}
+
+func (j jobManager) client(env *environment) (*flinkrest.Client, error) {
+	return flinkrest.New(flinkrest.Config{
+		URL:          j.JobManager,
+		Timeout:      j.JobmanagerTimeout,
+		CAFile:       j.JobmanagerCA,
+		CertFile:     j.JobmanagerCert,
+		KeyFile:      j.JobmanagerKey,
+		Username:     j.JobmanagerUser,
+		Password:     j.JobmanagerPassword,
+		PasswordFile: j.JobmanagerPasswordFile,
+		Token:        j.JobmanagerToken,
+		TokenFile:    j.JobmanagerTokenFile,
+		Logger:       env.log,
+	})
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkrest"
+)
+
+// outcome is one line of the table of exit codes.
+type outcome struct {
+	code    int
+	result  string // the word in JSON results
+	meaning string
+}
+
+// The exit codes, an interface: a CronJob's podFailurePolicy matches them. 2 is
+// not used, since a Go panic exits with it.
+var (
+	done        = outcome{0, "done", "done, or nothing to do"}
+	failed      = outcome{1, "failed", "unexpected failure"}
+	nothing     = outcome{3, "nothing", "nothing there: no job, no checkpoint yet, checkpointing off, JobManager storage, no pin"}
+	damaged     = outcome{4, "damaged", "damaged, dangling, or of a format this chkpin does not know"}
+	ambiguous   = outcome{5, "ambiguous", "several jobs could be meant"}
+	refused     = outcome{6, "refused", "refused: the pin is newer, --max-age, --max-bytes"}
+	held        = outcome{7, "held", "held: the job does not descend from the pin, or the pin is on hold"}
+	unreachable = outcome{8, "unreachable", "JobManager unreachable or answering errors"}
+	denied      = outcome{9, "denied", "storage denied or unreachable"}
+	misused     = outcome{80, "usage", "usage or configuration"}
+	stopped     = outcome{130, "interrupted", "interrupted (143 by SIGTERM)"}
+)
+
+func exitTable() string {
+	var b strings.Builder
+	for _, o := range []outcome{done, failed, nothing, damaged, ambiguous, refused, held, unreachable, denied, misused, stopped} {
+		fmt.Fprintf(&b, "  %3d  %s\n", o.code, o.meaning)
+	}
+	return b.String()
+}
+
+// verdict is how one kind of error ends the process. The first that matches
+// counts.
+type verdict struct {
+	outcome
+	matches func(error) bool
+	hint    string // the way out
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func as[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
+var verdicts = []verdict{
+	{misused, as[*usageError], ""},
+	{misused, as[*kong.ParseError], "chkpin --help lists commands and flags"},
+	{misused, is(flinkrest.ErrConfig), "check the --jobmanager flags"},
+	{misused, is(blobstore.ErrURI), ""},
+	{misused, is(blobstore.ErrScheme), "this chkpin stores to file: URIs"},
+	{misused, is(checkpoint.ErrInsideJob), "choose an <app> beside the checkpoint folders, not in one: Flink deletes there"},
+	{ambiguous, as[*ambiguousError], "name the job with --job or --job-id"},
+	{nothing, as[*noJobError], "is the job running, and is this its JobManager? --tolerate no-job makes this exit 0"},
+	{nothing, is(errCheckpointingOff), "set execution.checkpointing.interval in Flink's configuration"},
+	{nothing, is(flinkrest.ErrNotFound), "the job ended meanwhile"},
+	{nothing, is(checkpoint.ErrNotAddressable), "set execution.checkpointing.dir (state.checkpoints.dir before 1.20) in Flink's configuration"},
+	{nothing, is(checkpoint.ErrNoCheckpoint), "wait for the job's next checkpoint; --checkpoints DIR looks in a folder; --tolerate no-checkpoint makes this exit 0"},
+	{nothing, is(checkpoint.ErrNoPin), "run chkpin pin first; --allow-first-start makes resolve print nothing and exit 0"},
+	{damaged, is(checkpoint.ErrPinGone), "look for the job's own checkpoints with chkpin verify; do not start without state by accident"},
+	{held, as[*checkpoint.HeldError], "if this run is the one to keep, pin it with --accept-lineage; otherwise restart the job with what chkpin resolve prints"},
+	{refused, is(checkpoint.ErrNewer), "another chkpin may be at work; the next tick settles it"},
+	{refused, is(checkpoint.ErrTooLarge), "raise --max-bytes, or make checkpoints incremental"},
+	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
+	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
+	{damaged, as[*checkpoint.DamagedError], "the pin published before was left alone; chkpin verify shows what is missing"},
+	{unreachable, is(flinkrest.ErrUnavailable), "is the URL right and the JobManager up? The pin was left alone"},
+	{nothing, is(blobstore.ErrNotExist), "check the URI"},
+	{denied, is(blobstore.ErrPermission), "check the rights of the user that chkpin runs as"},
+	{denied, as[*blobstore.Error], "check that the storage is there and reachable"},
+}
+
+func verdictOf(ctx context.Context, err error) verdict {
+	if err == nil {
+		return verdict{outcome: done}
+	}
+	if sig, ok := errors.AsType[interrupted](context.Cause(ctx)); ok {
+		v := verdict{outcome: stopped}
+		if sig.signal == syscall.SIGTERM {
+			v.code = 143
+		}
+		return v
+	}
+	for _, v := range verdicts {
+		if v.matches(err) {
+			return v
+		}
+	}
+	return verdict{outcome: failed}
+}
+
+// exitCode prints an error with the way out, and returns its code.
+func exitCode(ctx context.Context, err error, stderr io.Writer) int {
+	v := verdictOf(ctx, err)
+	if err == nil {
+		return v.code
+	}
+	if v.outcome == stopped {
+		err = context.Cause(ctx)
+	}
+	fmt.Fprintf(stderr, "chkpin: %v\n", err)
+	if usage, ok := errors.AsType[*usageError](err); ok {
+		v.hint = usage.hint
+	}
+	if v.hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", v.hint)
+	}
+	return v.code
+}
+
+// usageError is a command line that makes no sense, found after kong's parsing.
+type usageError struct {
+	text string
+	hint string
+}
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(hint, format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...), hint}
+}
