@@ -1,0 +1,256 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Options describe a cluster that runs one job in application mode.
+type Options struct {
+	Distribution Distribution
+
+	// Dir is the cluster's own folder: configuration, logs, temporary files. Start makes it; it must not
+	// exist, so that no two clusters mix.
+	Dir string
+
+	// Job is what the cluster runs. It is required: session clusters are not started yet.
+	Job Job
+
+	// EntryArgs go between --job-classname and the job's own arguments, such as --fromSavepoint and a path.
+	// Flink's entry point reads options up to the first word it does not know and hands the rest to the
+	// job, so anything for Flink has to come first.
+	EntryArgs []string
+
+	// Checkpoints is the URI of the folder in which Flink makes the job folder (execution.checkpointing.dir).
+	Checkpoints string
+
+	// Backend is the state backend: "hashmap", "rocksdb", and with Flink 2 also "forst". Empty: "hashmap".
+	Backend string
+
+	// Incremental makes RocksDB checkpoints incremental.
+	Incremental bool
+
+	// Interval is the time between two checkpoints. 0: one second.
+	Interval time.Duration
+
+	// Conf is Flink configuration that is added to the lab's own and wins over it.
+	Conf map[string]string
+
+	// Plugins is the folder of Flink's plugins, one folder for each. Empty: no plugins.
+	Plugins string
+
+	// Env is added to the environment of both processes, as NAME=value.
+	Env []string
+}
+
+// A Job is the program of a cluster.
+type Job struct {
+	Jar   string
+	Class string
+	Args  []string
+}
+
+// A Cluster is one JobManager and one TaskManager.
+type Cluster struct {
+	// URL is the JobManager's REST address, such as http://127.0.0.1:21034.
+	URL string
+
+	http        http.Client
+	jobManager  *process
+	taskManager *process
+}
+
+// EndedError says that a process of a cluster ended while the lab waited for something else.
+type EndedError struct {
+	Process  string   // "JobManager" or "TaskManager"
+	ExitCode int      // -1 if a signal ended it
+	Causes   []string // the last few causes of exceptions in the logs, else the last lines of the process's log
+}
+
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("the %s ended with exit code %d\n%s", e.Process, e.ExitCode, strings.Join(e.Causes, "\n"))
+}
+
+// The entry points of a container image: its scripts end by starting these two.
+const (
+	jobManagerClass  = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
+	taskManagerClass = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+)
+
+// openedPackages are the parts of java.base that Flink or its libraries reach into by reflection.
+var openedPackages = []string{
+	"java.lang", "java.lang.reflect", "java.net", "java.io", "java.nio", "java.text", "java.time",
+	"java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks",
+	"sun.net.util", "sun.nio.ch",
+}
+
+// Start starts a cluster and returns while it is coming up. The caller must call Stop.
+func (l Lab) Start(o Options) (*Cluster, error) {
+	c, err := l.start(o)
+	if err != nil {
+		return nil, fmt.Errorf("lab: starting a cluster of Flink %s: %w", o.Distribution.Release, err)
+	}
+	return c, nil
+}
+
+func (l Lab) start(o Options) (*Cluster, error) {
+	if o.Job.Jar == "" {
+		return nil, errors.New("no job")
+	}
+	if o.Backend == "" {
+		o.Backend = "hashmap"
+	}
+	if o.Interval == 0 {
+		o.Interval = time.Second
+	}
+	rpcPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	restPort, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+
+	if err := os.Mkdir(o.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	conf, tmp := filepath.Join(o.Dir, "conf"), filepath.Join(o.Dir, "tmp")
+	noPlugins := filepath.Join(o.Dir, "plugins")
+	for _, dir := range []string{conf, tmp, noPlugins} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if o.Plugins == "" {
+		o.Plugins = noPlugins
+	}
+	if err := writeConfiguration(conf, o.Distribution, configuration(o, rpcPort, restPort)); err != nil {
+		return nil, err
+	}
+
+	env := append(os.Environ(),
+		"FLINK_CONF_DIR="+conf, "FLINK_LIB_DIR="+o.Distribution.Lib, "FLINK_PLUGINS_DIR="+o.Plugins)
+	env = append(env, o.Env...)
+	jvm := []string{
+		"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xmx320m",
+		"-Djava.io.tmpdir=" + tmp,
+		"-Dlog4j.configurationFile=file:" + filepath.Join(conf, "log4j.properties"),
+		"-cp", o.Distribution.classpath(o.Job.Jar),
+	}
+	for _, name := range openedPackages {
+		jvm = append(jvm, "--add-opens=java.base/"+name+"=ALL-UNNAMED")
+	}
+	java := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(l.Java, append(jvm[:len(jvm):len(jvm)], args...)...)
+		cmd.Dir, cmd.Env = o.Dir, env
+		return cmd
+	}
+
+	entry := []string{jobManagerClass, "--configDir", conf, "--job-classname", o.Job.Class}
+	entry = append(entry, o.EntryArgs...)
+	entry = append(entry, o.Job.Args...)
+	jobManager, err := startProcess("JobManager", filepath.Join(o.Dir, "jobmanager.log"), java(entry...))
+	if err != nil {
+		return nil, err
+	}
+	taskManager, err := startProcess("TaskManager", filepath.Join(o.Dir, "taskmanager.log"),
+		java("-XX:MaxDirectMemorySize=256m", taskManagerClass, "--configDir", conf))
+	if err != nil {
+		jobManager.kill()
+		return nil, err
+	}
+	return &Cluster{
+		URL:         fmt.Sprintf("http://127.0.0.1:%d", restPort),
+		http:        http.Client{Timeout: 10 * time.Second},
+		jobManager:  jobManager,
+		taskManager: taskManager,
+	}, nil
+}
+
+// freePort returns a loopback port that is free now and is likely to be when a JVM, seconds later, listens on
+// it: it lies below the ports that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere).
+func freePort() (int, error) {
+	const lowest, highest, tries = 20000, 32000, 100
+	var err error
+	for range tries {
+		port := lowest + rand.IntN(highest-lowest)
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, listener.Close()
+		}
+	}
+	return 0, fmt.Errorf("no free port in %d tries: %w", tries, err)
+}
+
+// Stop kills both processes and waits until they are gone. Checkpoints stay as they are. Stopping twice is fine.
+func (c *Cluster) Stop() {
+	c.taskManager.kill()
+	c.jobManager.kill()
+}
+
+// WaitEnd waits until the JobManager has ended by itself, stops the rest of the cluster and returns the
+// JobManager's exit code: 0 after the job was cancelled or finished, something else after it failed.
+func (c *Cluster) WaitEnd(ctx context.Context) (exitCode int, err error) {
+	select {
+	case <-c.jobManager.done:
+		c.Stop()
+		return c.jobManager.exit, nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("lab: waiting for the JobManager at %s to end: %w", c.URL, ctx.Err())
+	}
+}
+
+// Lines returns the lines of the logs that contain text, the JobManager's before the TaskManager's. What a job
+// logs is in the TaskManager's, apart from what its main method does.
+func (c *Cluster) Lines(text string) ([]string, error) {
+	var lines []string
+	for _, p := range []*process{c.jobManager, c.taskManager} {
+		found, err := linesOf(p.log, text)
+		if err != nil {
+			return nil, fmt.Errorf("lab: reading the log of the %s: %w", p.name, err)
+		}
+		lines = append(lines, found...)
+	}
+	return lines, nil
+}
+
+func linesOf(log, text string) ([]string, error) {
+	file, err := os.Open(log)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var lines []string
+	scanner := bufio.NewScanner(file)
+	scanner.Buffer(nil, 1<<20) // a JobManager logs its class path in one line
+	for scanner.Scan() {
+		if strings.Contains(scanner.Text(), text) {
+			lines = append(lines, scanner.Text())
+		}
+	}
+	return lines, scanner.Err()
+}
+
+// ended describes the end of p, which must be done.
+func (c *Cluster) ended(p *process) *EndedError {
+	const atMost = 6
+	causes, err := c.Lines("Caused by:")
+	if err == nil && len(causes) == 0 {
+		causes, err = linesOf(p.log, "")
+	}
+	if err != nil { // the exit code is worth reporting even where the logs cannot be read
+		causes = []string{err.Error()}
+	}
+	return &EndedError{Process: p.name, ExitCode: p.exit, Causes: causes[max(0, len(causes)-atMost):]}
+}

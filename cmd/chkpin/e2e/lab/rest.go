@@ -1,0 +1,163 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// RunningJob is the job of a cluster as its JobManager describes it.
+type RunningJob struct {
+	ID    string `json:"jid"`
+	State string `json:"state"`
+	Tasks struct {
+		Total   int `json:"total"`
+		Running int `json:"running"`
+	} `json:"tasks"`
+}
+
+// Checkpoint is a completed checkpoint.
+type Checkpoint struct {
+	ID   int64  `json:"id"`
+	Path string `json:"external_path"` // URI of its folder, as Flink spells it: file:/…
+}
+
+// Job asks the JobManager for its job.
+func (c *Cluster) Job(ctx context.Context) (RunningJob, error) {
+	var overview struct {
+		Jobs []RunningJob `json:"jobs"`
+	}
+	if err := c.call(ctx, http.MethodGet, "/jobs/overview", &overview); err != nil {
+		return RunningJob{}, err
+	}
+	if len(overview.Jobs) != 1 {
+		return RunningJob{}, fmt.Errorf("lab: the JobManager at %s has %d jobs, want 1", c.URL, len(overview.Jobs))
+	}
+	return overview.Jobs[0], nil
+}
+
+// WaitRunning waits until every task of the job runs, which they do once their state is restored. If the
+// cluster ends instead, the error is an *EndedError.
+func (c *Cluster) WaitRunning(ctx context.Context) (RunningJob, error) {
+	var job RunningJob
+	err := c.poll(ctx, "the job to run", func() (done bool, err error) {
+		job, err = c.Job(ctx)
+		return job.State == "RUNNING" && job.Tasks.Total > 0 && job.Tasks.Running == job.Tasks.Total, err
+	})
+	return job, err
+}
+
+// WaitCheckpoints waits until n more checkpoints are complete than were when it was called, and returns the
+// latest. If the cluster ends instead, the error is an *EndedError.
+//
+// The JobManager answers from a cache for 3 seconds (web.refresh-interval, measured with Flink 2.3.0). With a
+// shorter checkpoint interval it therefore announces several checkpoints at once.
+func (c *Cluster) WaitCheckpoints(ctx context.Context, n int) (Checkpoint, error) {
+	before, _, err := c.checkpoints(ctx)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	var latest Checkpoint
+	err = c.poll(ctx, fmt.Sprintf("%d more checkpoints", n), func() (bool, error) {
+		completed, checkpoint, err := c.checkpoints(ctx)
+		latest = checkpoint
+		return completed >= before+n, err
+	})
+	return latest, err
+}
+
+func (c *Cluster) checkpoints(ctx context.Context) (completed int, latest Checkpoint, err error) {
+	job, err := c.Job(ctx)
+	if err != nil {
+		return 0, Checkpoint{}, err
+	}
+	var statistics struct {
+		Counts struct {
+			Completed int `json:"completed"`
+		} `json:"counts"`
+		Latest struct {
+			Completed *Checkpoint `json:"completed"`
+		} `json:"latest"`
+	}
+	if err := c.call(ctx, http.MethodGet, "/jobs/"+job.ID+"/checkpoints", &statistics); err != nil {
+		return 0, Checkpoint{}, err
+	}
+	if statistics.Latest.Completed != nil {
+		latest = *statistics.Latest.Completed
+	}
+	return statistics.Counts.Completed, latest, nil
+}
+
+// Cancel cancels the job, which keeps its last checkpoint, and waits until the cluster has ended. One more
+// checkpoint may complete meanwhile.
+func (c *Cluster) Cancel(ctx context.Context) error {
+	job, err := c.Job(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.call(ctx, http.MethodPatch, "/jobs/"+job.ID+"?mode=cancel", nil); err != nil {
+		return err
+	}
+	exitCode, err := c.WaitEnd(ctx)
+	if err != nil {
+		return err
+	}
+	if exitCode != 0 {
+		return fmt.Errorf("lab: cancelling the job: %w", c.ended(c.jobManager))
+	}
+	return nil
+}
+
+// poll asks until the answer is yes. It gives up when ctx is done or a process of the cluster has ended; errors
+// of ask are no reason to, since a JobManager that comes up refuses connections and then answers 404 and 503.
+func (c *Cluster) poll(ctx context.Context, what string, ask func() (bool, error)) error {
+	const interval = 200 * time.Millisecond
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		done, err := ask()
+		if done && err == nil {
+			return nil
+		}
+		select {
+		case <-c.jobManager.done:
+			return fmt.Errorf("lab: waiting for %s: %w", what, c.ended(c.jobManager))
+		case <-c.taskManager.done:
+			return fmt.Errorf("lab: waiting for %s: %w", what, c.ended(c.taskManager))
+		case <-ctx.Done():
+			return fmt.Errorf("lab: waiting for %s at %s: %w", what, c.URL, errors.Join(ctx.Err(), err))
+		case <-ticker.C:
+		}
+	}
+}
+
+// call sends one request and decodes the answer into answer, unless that is nil.
+func (c *Cluster) call(ctx context.Context, method, path string, answer any) error {
+	request, err := http.NewRequestWithContext(ctx, method, c.URL+path, nil)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return fmt.Errorf("lab: %s %s: %w", method, request.URL, err)
+	}
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("lab: %s %s: %s: %.200s", method, request.URL, response.Status, body)
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return fmt.Errorf("lab: %s %s: %w", method, request.URL, err)
+	}
+	return nil
+}

@@ -1,0 +1,362 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chkpin/chkpin/cmd/chkpin/e2e/job"
+	"github.com/chkpin/chkpin/cmd/chkpin/e2e/lab"
+)
+
+// stepTimeout bounds each step. Steps take seconds; a cluster on a loaded machine was seen to take a minute.
+const stepTimeout = 4 * time.Minute
+
+// sizes put every operator subtask above the 20 KB up to which Flink keeps state inside _metadata.
+var sizes = job.Options{Keys: 200, BlobBytes: 1000, ListElements: 2700, PaceMillis: 2}
+
+// A story is what happens to one application in one cell: one folder <app> for all its runs, and one cluster
+// after the other.
+type story struct {
+	*testing.T
+	cell   cell
+	lab    lab.Lab
+	binary string // chkpin
+	table  *table
+
+	flink lab.Distribution
+	jar   string
+	dir   string // everything of the story
+	app   string // <app> as a path: job folders and last-state/
+	runs  int
+
+	latest *lab.Cluster
+}
+
+// newStory fetches what the cell needs and makes the empty application folder.
+func newStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *story {
+	dir := t.TempDir()
+	s := &story{T: t, cell: c, lab: l, binary: chkpin, table: table, dir: dir, app: filepath.Join(dir, "state", "app")}
+	require.NoError(t, os.MkdirAll(s.app, 0o755))
+	t.Cleanup(s.explain)
+	s.step("fetch Flink, compile the job", func(ctx context.Context) string {
+		var err error
+		s.flink, err = l.Distribution(ctx, c.release)
+		require.NoError(t, err)
+		s.jar, err = l.Compile(ctx, s.flink, job.Class, job.Source())
+		require.NoError(t, err)
+		return "ready"
+	})
+	return s
+}
+
+// step runs a part of the story and puts it into the table: what do says became of it, or that it failed.
+func (s *story) step(name string, do func(ctx context.Context) string) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), stepTimeout)
+	defer cancel()
+	outcome, began := "FAILED", time.Now()
+	defer func() { s.table.add(s.cell.String(), name, outcome, time.Since(began)) }()
+	result := do(ctx)
+	if !s.Failed() {
+		outcome = result
+	}
+}
+
+// start starts a cluster on the application. entryArgs stand where chkpin resolve says they belong: before the
+// first argument of the job.
+func (s *story) start(entryArgs ...string) *lab.Cluster {
+	s.Helper()
+	s.runs++
+	cluster, err := s.lab.Start(lab.Options{
+		Distribution: s.flink,
+		Dir:          filepath.Join(s.dir, fmt.Sprintf("run-%d", s.runs)),
+		Job:          lab.Job{Jar: s.jar, Class: job.Class, Args: sizes.Args()},
+		EntryArgs:    entryArgs,
+		Checkpoints:  fileURI(s.app),
+		Backend:      s.cell.backend,
+		Incremental:  s.cell.backend == "rocksdb",
+		Interval:     time.Second,
+	})
+	require.NoError(s, err)
+	s.latest = cluster
+	s.Cleanup(cluster.Stop)
+	return cluster
+}
+
+// explain shows the end of what the latest cluster logged, if the story failed.
+func (s *story) explain() {
+	if !s.Failed() || s.latest == nil {
+		return
+	}
+	const atMost = 12
+	for _, text := range []string{job.Mark, "Exception"} {
+		lines, err := s.latest.Lines(text)
+		if err != nil {
+			lines = []string{err.Error()}
+		}
+		s.Logf("run %d, log lines with %q:\n%s", s.runs, text, strings.Join(lines[max(0, len(lines)-atMost):], "\n"))
+	}
+}
+
+// cancelAndDelete ends the run the way that costs people their state: cancelled, and its job folder gone.
+func (s *story) cancelAndDelete(ctx context.Context, cluster *lab.Cluster) {
+	s.Helper()
+	folder := s.cancel(ctx, cluster)
+	require.NoError(s, os.RemoveAll(folder))
+}
+
+// cancel ends the run and returns its job folder, which holds its last checkpoint.
+func (s *story) cancel(ctx context.Context, cluster *lab.Cluster) (folder string) {
+	s.Helper()
+	running, err := cluster.Job(ctx)
+	require.NoError(s, err)
+	require.NoError(s, cluster.Cancel(ctx))
+	folder = filepath.Join(s.app, running.ID)
+	require.DirExists(s, folder)
+	return folder
+}
+
+// lastCheckpoint finds the checkpoint that a cancelled job has kept in its folder.
+func (s *story) lastCheckpoint(folder string) lab.Checkpoint {
+	s.Helper()
+	found, err := filepath.Glob(filepath.Join(folder, "chk-*", "_metadata"))
+	require.NoError(s, err)
+	require.Len(s, found, 1, "completed checkpoints in %s", folder)
+	dir := filepath.Dir(found[0])
+	checkpoint := lab.Checkpoint{Path: fileURI(dir)}
+	_, err = fmt.Sscanf(filepath.Base(dir), "chk-%d", &checkpoint.ID)
+	require.NoError(s, err)
+	return checkpoint
+}
+
+// report reads what the job has logged so far.
+func (s *story) report(cluster *lab.Cluster) job.Report {
+	s.Helper()
+	lines, err := cluster.Lines(job.Mark)
+	require.NoError(s, err)
+	report, err := job.Parse(lines)
+	require.NoError(s, err)
+	return report
+}
+
+// waitFilled waits until the job runs and a completed checkpoint holds all its keys.
+func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
+	s.Helper()
+	_, err := cluster.WaitRunning(ctx)
+	require.NoError(s, err)
+	for {
+		latest, err := cluster.WaitCheckpoints(ctx, 1)
+		require.NoError(s, err)
+		if s.report(cluster).Checkpoints[latest.ID].Held.Keys == sizes.Keys {
+			return
+		}
+	}
+}
+
+// heldAt returns what the job's ledger held at a checkpoint. By then the job must have met all its keys: only so
+// is a key without state a loss when it is met after a restore.
+func (s *story) heldAt(cluster *lab.Cluster, checkpoint int64) job.Tally {
+	s.Helper()
+	snapshot := s.report(cluster).Checkpoints[checkpoint]
+	require.Equal(s, 2, snapshot.Subtasks, "ledger subtasks that logged checkpoint %d", checkpoint)
+	require.Equal(s, sizes.Keys, snapshot.Held.Keys, "keys at checkpoint %d", checkpoint)
+	return snapshot.Held
+}
+
+// requireRestored waits until the job runs and has met every key, and requires that it found exactly what the
+// earlier run held at the checkpoint.
+func (s *story) requireRestored(ctx context.Context, cluster *lab.Cluster, checkpoint int64, held job.Tally) {
+	s.Helper()
+	_, err := cluster.WaitRunning(ctx)
+	require.NoError(s, err)
+	report := s.report(cluster)
+	latest := report.Latest()
+	for latest.Found.Keys+latest.Missing < sizes.Keys || latest.Timers < latest.Found.Keys {
+		_, err := cluster.WaitCheckpoints(ctx, 1)
+		require.NoError(s, err, "waiting until the job has met all keys and timers: %+v", latest)
+		report = s.report(cluster)
+		latest = report.Latest()
+	}
+
+	assert.Zero(s, report.Empty, "operators that started without state")
+	assert.Equal(s, 4, report.Restored, "restored subtasks, two of each operator with state")
+	assert.Equal(s, []int64{checkpoint}, report.From, "checkpoints that wrote the operator state")
+	assert.Equal(s, sizes.AllElements(), report.Elements, "elements of operator list state")
+	assert.Equal(s, []job.Tally{held, held}, report.Expected, "union state, as both subtasks read it")
+	assert.Equal(s, held, latest.Found, "keyed state")
+	assert.Equal(s, held.Keys, latest.Timers, "restored timers that fired")
+	assert.Zero(s, latest.Missing, "keys without state")
+	assert.Zero(s, latest.BadBlobs, "keys with the blob of another count")
+	assert.Zero(s, latest.BadMaps, "keys with the positions of another count")
+	assert.Zero(s, latest.Gaps, "numbers lost or repeated")
+	require.False(s, s.Failed(), "the restored state is not that of checkpoint %d", checkpoint)
+}
+
+// copyMetadataAlone does what the popular script does: it copies the newest checkpoint's _metadata, and nothing
+// else, to a constant place. It returns the pointer to start from.
+func (s *story) copyMetadataAlone(ctx context.Context, cluster *lab.Cluster) (pointer string) {
+	s.Helper()
+	target := filepath.Join(s.dir, "state", "metadata-alone")
+	require.NoError(s, os.Mkdir(target, 0o755))
+	for {
+		latest, err := cluster.WaitCheckpoints(ctx, 1)
+		require.NoError(s, err)
+		metadata, err := os.ReadFile(filepath.Join(filePath(latest.Path), "_metadata"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // subsumed meanwhile
+		}
+		require.NoError(s, err)
+		require.NoError(s, os.WriteFile(filepath.Join(target, "_metadata"), metadata, 0o644))
+		return fileURI(target) + "/_metadata"
+	}
+}
+
+// waitGone waits, for as long as the job runs, until Flink has deleted a folder.
+func (s *story) waitGone(ctx context.Context, cluster *lab.Cluster, folder string) {
+	s.Helper()
+	for {
+		_, err := os.Stat(folder)
+		if errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		require.NoError(s, err)
+		_, err = cluster.WaitCheckpoints(ctx, 1)
+		require.NoError(s, err, "waiting for Flink to delete %s", folder)
+	}
+}
+
+// The exit codes of chkpin that the stories meet.
+const (
+	exitDone = 0
+	exitHeld = 7
+)
+
+// buildChkpin builds the binary under test.
+func buildChkpin(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "chkpin")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/chkpin/chkpin/cmd/chkpin")
+	output, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	return binary
+}
+
+// chkpin runs the binary under test, free of CHKPIN_ variables, and returns what it prints on stdout. Its log
+// is shown when the exit code is not the wanted one.
+func (s *story) chkpin(ctx context.Context, wantExit int, args ...string) (stdout string) {
+	s.Helper()
+	var out, log bytes.Buffer
+	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd.Stdout, cmd.Stderr = &out, &log
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "CHKPIN_") })
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		require.NoError(s, err)
+	}
+	require.Equal(s, wantExit, cmd.ProcessState.ExitCode(), "exit code of %s\nstdout: %s\nstderr: %s", cmd, &out, &log)
+	return out.String()
+}
+
+// pinned is the part of chkpin pin's JSON result that the stories look at.
+type pinned struct {
+	Result       string `json:"result"`
+	Generation   string `json:"generation"`
+	JobID        string `json:"jobId"`
+	CheckpointID int64  `json:"checkpointId"`
+	Source       string `json:"source"`
+	Copied       int    `json:"copied"`
+	Restorable   bool   `json:"restorable"`
+}
+
+// pin runs chkpin pin against the cluster.
+func (s *story) pin(ctx context.Context, wantExit int, cluster *lab.Cluster) pinned {
+	s.Helper()
+	stdout := s.chkpin(ctx, wantExit, "pin", fileURI(s.app), cluster.URL, "--output", "json")
+	var result pinned
+	require.NoError(s, json.Unmarshal([]byte(stdout), &result), "%s", stdout)
+	return result
+}
+
+// resolve returns the arguments that chkpin resolve prints, which have to name the pin.
+func (s *story) resolve(ctx context.Context) []string {
+	s.Helper()
+	args := strings.Fields(s.chkpin(ctx, exitDone, "resolve", fileURI(s.app)))
+	require.Len(s, args, 2, "arguments of chkpin resolve: %q", args)
+	require.Equal(s, "--fromSavepoint", args[0])
+	require.Equal(s, filepath.Join(s.app, "last-state", "_metadata"), filePath(args[1]))
+	return args
+}
+
+// lastState returns a digest of each file of the pin, by path. The lock file is not part of it.
+func (s *story) lastState() map[string]string {
+	s.Helper()
+	digests := map[string]string{}
+	root := os.DirFS(filepath.Join(s.app, "last-state"))
+	require.NoError(s, fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || entry.Name() == ".lock" {
+			return err
+		}
+		content, err := fs.ReadFile(root, name)
+		digests[name] = fmt.Sprintf("%x", sha256.Sum256(content))
+		return err
+	}))
+	return digests
+}
+
+// fileURI spells a path as people do, filePath reads it as Flink spells it too: file:/a and file:///a.
+func fileURI(path string) string { return "file://" + path }
+
+func filePath(uri string) string {
+	return "/" + strings.TrimLeft(strings.TrimPrefix(uri, "file:"), "/")
+}
+
+// A table collects the outcomes of all cells.
+type table struct {
+	mu   sync.Mutex
+	rows map[string][]string // by cell
+}
+
+func (t *table) add(cell, step, outcome string, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rows == nil {
+		t.rows = map[string][]string{}
+	}
+	t.rows[cell] = append(t.rows[cell], fmt.Sprintf("%s\t%s\t%s\t%.1f\n", cell, step, outcome, took.Seconds()))
+}
+
+// publish prints the table, and writes it to the file that CHKPIN_E2E_REPORT names.
+func (t *table) publish(tb testing.TB, order []cell) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var text bytes.Buffer
+	columns := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprint(columns, "CELL\tSTEP\tOUTCOME\tSECONDS\n")
+	for _, c := range order {
+		fmt.Fprint(columns, strings.Join(t.rows[c.String()], ""))
+	}
+	require.NoError(tb, columns.Flush())
+	tb.Logf("\n%s", &text)
+	if file := os.Getenv("CHKPIN_E2E_REPORT"); file != "" {
+		require.NoError(tb, os.WriteFile(file, text.Bytes(), 0o644))
+	}
+}
