@@ -1,6 +1,7 @@
 package blobstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,8 +11,11 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // File is a store on mounted volumes: file:///path is the file /path.
@@ -21,24 +25,29 @@ import (
 //     ".chkpin-*.tmp" and appears in listings like any object.
 //   - PutOptions.IfAbsent is a hard link that must not replace anything, where
 //     links work. PutOptions.IfTag, and IfAbsent without links, compare and
-//     rename under an flock on the file ".lock" of the same folder. Where flock
-//     does not work either (some network volumes) the last writer wins.
+//     rename under an flock on the file ".lock" of the same folder, a name that
+//     the store keeps for itself and does not list. Where flock does not work
+//     either (some network volumes) the last writer wins.
 //   - Copy makes a hard link where the volume allows it, so that no bytes move
 //     and a file that its owner still appends to goes on growing in the copy;
 //     elsewhere it copies bytes.
-//   - Tags are made of inode, size and modification time.
+//   - Tags are made of inode, size and modification time. Put makes the time
+//     later than that of the file it replaces.
+//   - A name is a file or a folder, never both: once there is a/b, a Put to a
+//     fails.
+//
+// The zero File is ready for use.
 type File struct {
 	// NoLinks makes Copy and Put do without hard links, as on volumes that
 	// have none.
 	NoLinks bool
 
-	// unsynced holds folders in which Copy made names that are not durable yet.
 	mu       sync.Mutex
-	unsynced map[string]bool
+	unsynced map[string]bool // folders in which Copy made names that are not durable yet
 }
 
 // NewFile returns a store on the volumes of this machine.
-func NewFile() *File { return &File{unsynced: map[string]bool{}} }
+func NewFile() *File { return &File{} }
 
 const (
 	tempPrefix = ".chkpin-"
@@ -52,15 +61,19 @@ func IsTemporary(u URI) bool {
 	return strings.HasPrefix(u.Base(), tempPrefix) && strings.HasSuffix(u.Base(), tempSuffix)
 }
 
-func fileError(op string, u URI, err error) error {
+func fileError(op string, u URI, err error) *Error {
 	// An os error repeats the path in the machine's spelling; the URI says it.
-	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
-		err = pe.Err
-	} else if le := (*os.LinkError)(nil); errors.As(err, &le) {
-		err = le.Err
+	switch e := err.(type) {
+	case *fs.PathError:
+		err = e.Err
+	case *os.LinkError:
+		err = e.Err
 	}
-	if errors.Is(err, errNotDir) { // a file where a folder should be: nothing is below it
+	switch {
+	case errors.Is(err, syscall.ENOTDIR) && (op == "stat" || op == "open"):
 		err = fmt.Errorf("%w (a part of the path is a file)", ErrNotExist)
+	case errors.Is(err, syscall.EROFS):
+		err = fmt.Errorf("%w: %w", ErrPermission, err)
 	}
 	return &Error{Op: op, URI: u, Err: err}
 }
@@ -110,47 +123,61 @@ func (f *File) Open(ctx context.Context, u URI) (io.ReadCloser, Object, error) {
 	return file, object(u, info), nil
 }
 
-// List implements [Store], in the order of names.
+// List implements [Store], in the order of names. It follows symbolic links, as
+// Stat and Open do.
 func (f *File) List(ctx context.Context, dir URI, opts ListOptions) iter.Seq2[Object, error] {
-	return func(yield func(Object, error) bool) { f.list(ctx, dir, opts, yield) }
+	return func(yield func(Object, error) bool) {
+		if err := ctx.Err(); err != nil {
+			yield(Object{}, &Error{Op: "list", URI: dir, Err: err})
+			return
+		}
+		info, err := os.Stat(cmp.Or(dir.Path(), "/"))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		case err != nil:
+			yield(Object{}, fileError("list", dir, err))
+		case info.IsDir():
+			f.list(ctx, dir, []fs.FileInfo{info}, opts, yield)
+		}
+	}
 }
 
-// list reports whether to go on.
-func (f *File) list(ctx context.Context, dir URI, opts ListOptions, yield func(Object, error) bool) bool {
-	if err := ctx.Err(); err != nil {
-		yield(Object{}, &Error{Op: "list", URI: dir, Err: err})
-		return false
-	}
-	path := dir.Path()
-	if path == "" {
-		path = "/"
-	}
-	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) {
-		return true
-	}
-	if err != nil {
+// list reports whether to go on. The folders it is in are dir and those above.
+func (f *File) list(ctx context.Context, dir URI, in []fs.FileInfo, opts ListOptions,
+	yield func(Object, error) bool) bool {
+	entries, err := os.ReadDir(cmp.Or(dir.Path(), "/"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		yield(Object{}, fileError("list", dir, err))
 		return false
 	}
 	for _, e := range entries {
+		if e.Name() == lockName {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			yield(Object{}, &Error{Op: "list", URI: dir, Err: err})
+			return false
+		}
 		u := dir.Join(e.Name())
-		info, err := os.Stat(u.Path()) // follows links, as Open does
+		info, err := os.Stat(u.Path())
+		var obj Object
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // removed since ReadDir
+		case errors.Is(err, fs.ErrNotExist): // removed since ReadDir, or a link to nowhere
 			continue
 		case err != nil:
 			yield(Object{}, fileError("list", u, err))
 			return false
-		case info.IsDir() && !opts.Shallow:
-			if !f.list(ctx, u, opts, yield) {
+		case !info.IsDir():
+			obj = object(u, info)
+		case opts.Shallow:
+			obj = Object{URI: u, Dir: true}
+		case slices.ContainsFunc(in, func(above fs.FileInfo) bool { return os.SameFile(above, info) }):
+			continue // a link to a folder above would go round for ever
+		default:
+			if !f.list(ctx, u, append(in, info), opts, yield) {
 				return false
 			}
 			continue
-		}
-		obj := object(u, info)
-		if info.IsDir() {
-			obj = Object{URI: u, Dir: true}
 		}
 		if !yield(obj, nil) {
 			return false
@@ -169,7 +196,7 @@ func (f *File) Put(ctx context.Context, u URI, body io.Reader, opts PutOptions) 
 }
 
 func (f *File) put(ctx context.Context, u URI, body io.Reader, opts PutOptions) (obj Object, err error) {
-	temp, err := f.writeAside(ctx, u, body)
+	temp, err := writeAside(ctx, u, body)
 	if err != nil {
 		return obj, err
 	}
@@ -177,18 +204,39 @@ func (f *File) put(ctx context.Context, u URI, body io.Reader, opts PutOptions) 
 	if err := f.syncFolders(); err != nil { // what was copied before must not outlive less than this
 		return obj, err
 	}
-	info, err := os.Stat(temp) // once it has its name another writer may replace it
+	info, err := newer(temp, u.Path())
 	if err != nil {
 		return obj, err
 	}
-	if err := f.place(temp, u, opts); err != nil {
+	if err := f.place(ctx, temp, u, opts); err != nil {
 		return obj, err
 	}
 	return object(u, info), syncFolder(filepath.Dir(u.Path()))
 }
 
+// newer makes the modification time of temp later than that of the file it is to
+// replace, and describes it: once it has its name another writer may replace it.
+// Tags would come back otherwise, since inode numbers do, clocks may be set back,
+// and Linux before 6.13 stamps files in steps of some milliseconds.
+func newer(temp, old string) (fs.FileInfo, error) {
+	info, err := os.Stat(temp)
+	if err != nil {
+		return nil, err
+	}
+	was, err := os.Stat(old)
+	if err != nil || was.ModTime().Before(info.ModTime()) {
+		return info, nil
+	}
+	// Where times cannot be set the object is as good, only its tag may not be.
+	os.Chtimes(temp, time.Time{}, was.ModTime().Add(1))
+	return os.Stat(temp)
+}
+
 // place gives the finished file its name if the conditions hold.
-func (f *File) place(temp string, u URI, opts PutOptions) error {
+func (f *File) place(ctx context.Context, temp string, u URI, opts PutOptions) error {
+	if err := ctx.Err(); err != nil { // syncing may have taken long: nothing is written after a deadline
+		return err
+	}
 	if !opts.IfAbsent && opts.IfTag == "" {
 		return os.Rename(temp, u.Path())
 	}
@@ -201,7 +249,7 @@ func (f *File) place(temp string, u URI, opts PutOptions) error {
 			return err
 		}
 	}
-	unlock, err := lockFolder(filepath.Dir(u.Path()))
+	unlock, err := lockFolder(ctx, filepath.Dir(u.Path()))
 	if err != nil {
 		return err
 	}
@@ -221,12 +269,18 @@ func (f *File) place(temp string, u URI, opts PutOptions) error {
 }
 
 // writeAside makes a synced file with the body in the folder of u.
-func (f *File) writeAside(ctx context.Context, u URI, body io.Reader) (temp string, err error) {
-	temp, err = tempBeside(u)
-	if err != nil {
+func writeAside(ctx context.Context, u URI, body io.Reader) (temp string, err error) {
+	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // the umask decides who reads
+	var file *os.File
+	temp, err = beside(u, func(temp string) (err error) {
+		file, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // the umask decides who reads
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) { // as in a link to a volume that is not mounted
+		err = fmt.Errorf("%w: its folder cannot be made", ErrContainer)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -243,21 +297,46 @@ func (f *File) writeAside(ctx context.Context, u URI, body io.Reader) (temp stri
 	return temp, err
 }
 
-// tempBeside names a temporary file in u's folder and makes that folder.
-func tempBeside(u URI) (string, error) {
+// beside lets create make a temporary file in u's folder, which is made first.
+func beside(u URI, create func(temp string) error) (temp string, err error) {
 	dir := filepath.Dir(u.Path())
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return "", err
+	for range 100 {
+		temp = filepath.Join(dir, tempPrefix+rand.Text()+tempSuffix)
+		if err = makeFolder(dir); err == nil {
+			err = create(temp)
+		}
+		if !errors.Is(err, fs.ErrNotExist) { // else a Delete took the empty folder: again
+			break
+		}
 	}
-	return filepath.Join(dir, tempPrefix+rand.Text()+tempSuffix), nil
+	return temp, err
+}
+
+// makeFolder makes dir and the folders above it, and their names durable.
+func makeFolder(dir string) error {
+	parent := filepath.Dir(dir)
+	if info, err := os.Stat(dir); err == nil && info.IsDir() || parent == dir {
+		return nil
+	}
+	if err := makeFolder(parent); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, 0o777)
+	if errors.Is(err, fs.ErrExist) { // made in the meantime, or a file: then nothing can be made in it
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncFolder(parent)
 }
 
 // Copy implements [Store].
 func (f *File) Copy(ctx context.Context, dst, src URI) (Object, error) {
 	obj, err := f.copy(ctx, dst, src)
 	if err != nil {
-		err = fileError("copy", dst, err)
-		err.(*Error).Src = src
+		err := fileError("copy", dst, err)
+		err.Src = src
 		return Object{}, err
 	}
 	return obj, nil
@@ -270,44 +349,48 @@ func (f *File) copy(ctx context.Context, dst, src URI) (Object, error) {
 	}
 	defer in.Close()
 	temp, err := f.linkAside(in.(*os.File), dst, src)
-	if linkRefused(err) {
-		temp, err = f.writeAside(ctx, dst, in)
+	if linkRefused(err) || errors.Is(err, fs.ErrNotExist) { // or it vanished; open it is readable still
+		temp, err = writeAside(ctx, dst, in)
 	}
 	if err != nil {
 		return Object{}, err
 	}
-	defer os.Remove(temp) // rename leaves it when both are links to one file
+	defer os.Remove(temp)      // rename leaves it when both are links to one file
+	info, err := os.Stat(temp) // once it has its name another writer may replace it
+	if err != nil {
+		return Object{}, err
+	}
 	if err := os.Rename(temp, dst.Path()); err != nil {
 		return Object{}, err
 	}
 	f.mu.Lock()
-	f.unsynced[filepath.Dir(dst.Path())] = true
-	f.mu.Unlock()
-	info, err := os.Stat(dst.Path())
-	if err != nil {
-		return Object{}, err
+	defer f.mu.Unlock()
+	if f.unsynced == nil {
+		f.unsynced = map[string]bool{}
 	}
+	f.unsynced[filepath.Dir(dst.Path())] = true
 	return object(dst, info), nil
 }
 
-// linkAside makes a hard link to the open source in the folder of dst. The
-// content is synced first: its writer may not have done so.
-func (f *File) linkAside(in *os.File, dst, src URI) (string, error) {
-	if f.NoLinks {
-		return "", errLinksOff
-	}
-	if err := in.Sync(); err != nil {
-		return "", err
+// linkAside makes a hard link to the open source in the folder of dst and syncs
+// the content, which its writer may not have done.
+func (f *File) linkAside(in *os.File, dst, src URI) (temp string, err error) {
+	if f.NoLinks || !linksKeepTime {
+		return "", errors.ErrUnsupported
 	}
 	path, err := filepath.EvalSymlinks(src.Path()) // a link to a link would break with it
 	if err != nil {
 		return "", err
 	}
-	temp, err := tempBeside(dst)
+	temp, err = beside(dst, func(temp string) error { return os.Link(path, temp) })
 	if err != nil {
 		return "", err
 	}
-	return temp, os.Link(path, temp)
+	if err := in.Sync(); err != nil {
+		os.Remove(temp)
+		return "", err
+	}
+	return temp, nil
 }
 
 // syncFolders makes the names durable that Copy made so far.
@@ -328,15 +411,37 @@ func (f *File) Delete(ctx context.Context, u URI) error {
 	if err := ctx.Err(); err != nil {
 		return &Error{Op: "delete", URI: u, Err: err}
 	}
-	if info, err := os.Lstat(u.Path()); err == nil && info.IsDir() {
+	if info, err := os.Stat(u.Path()); err == nil && info.IsDir() {
 		return nil // no object has this name
 	}
 	err := os.Remove(u.Path())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNotDir) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return fileError("delete", u, err)
 	}
-	os.Remove(filepath.Dir(u.Path())) // fails, as it should, while anything is in it
+	removeFolder(ctx, filepath.Dir(u.Path()))
 	return nil
+}
+
+// removeFolder removes a folder with nothing in it but perhaps its lock. A
+// writer that waits for that lock has its temporary file there.
+func removeFolder(ctx context.Context, dir string) {
+	if os.Remove(dir) == nil {
+		return
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return
+	}
+	names, _ := d.Readdirnames(2)
+	d.Close()
+	if len(names) != 1 || names[0] != lockName {
+		return
+	}
+	if unlock, err := lockFolder(ctx, dir); err == nil {
+		defer unlock()
+		os.Remove(filepath.Join(dir, lockName))
+		os.Remove(dir)
+	}
 }
 
 // ctxReader stops a long copy when the context ends.

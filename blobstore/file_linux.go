@@ -1,18 +1,18 @@
 package blobstore
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
 
-var (
-	errNotDir   = syscall.ENOTDIR
-	errLinksOff = error(syscall.EOPNOTSUPP)
-)
+// linksKeepTime says that a new link shows in the time inodeOf gives.
+const linksKeepTime = true
 
 // inodeOf returns when the inode last changed, which a new link does and the
 // modification time does not show, and its number.
@@ -28,32 +28,54 @@ func inodeOf(info fs.FileInfo) (changed time.Time, inode uint64) {
 // another mount, a file of another owner (fs.protected_hardlinks), too many
 // links, no links at all.
 func linkRefused(err error) bool {
-	for _, e := range []error{syscall.EXDEV, syscall.EPERM, syscall.EMLINK, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EACCES} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	return oneOf(err, syscall.EXDEV, syscall.EPERM, syscall.EACCES, syscall.EMLINK) ||
+		errors.Is(err, errors.ErrUnsupported)
 }
 
 // lockFolder waits for the folder's lock. Volumes on which flock does not work
 // are not locked.
-func lockFolder(dir string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o666)
-	if err != nil {
-		return nil, err
-	}
+func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 	for {
-		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
-		if err != syscall.EINTR {
-			break
+		file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o666)
+		if err != nil {
+			return nil, err
+		}
+		unlock = func() { file.Close() } // closing gives the lock back
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case oneOf(err, syscall.ENOLCK, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EINVAL):
+			return unlock, nil
+		case err == nil && current(file):
+			return unlock, nil
+		}
+		unlock()
+		if err != nil && !oneOf(err, syscall.EWOULDBLOCK, syscall.EINTR) {
+			return nil, err
+		}
+		select { // asking again, and not waiting in flock, lets the context end it
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(lockPause):
 		}
 	}
-	if err != nil && !errors.Is(err, syscall.ENOLCK) && !errors.Is(err, syscall.EOPNOTSUPP) && !errors.Is(err, syscall.ENOSYS) && !errors.Is(err, syscall.EINVAL) {
-		file.Close()
-		return nil, err
+}
+
+// lockPause is the time between two tries to get a lock.
+const lockPause = 5 * time.Millisecond
+
+// current reports whether the open lock file still has its name: a Delete may
+// have removed it, and then it excludes nobody who comes later.
+func current(lock *os.File) bool {
+	held, err := lock.Stat()
+	if err != nil {
+		return false
 	}
-	return func() { file.Close() }, nil // closing gives the lock back
+	named, err := os.Stat(lock.Name())
+	return err == nil && os.SameFile(held, named)
+}
+
+func oneOf(err error, conditions ...syscall.Errno) bool {
+	return slices.ContainsFunc(conditions, func(e syscall.Errno) bool { return errors.Is(err, e) })
 }
 
 // syncFolder makes the names in a folder durable. Network volumes that cannot

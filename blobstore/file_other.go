@@ -3,6 +3,7 @@
 package blobstore
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"sync"
@@ -12,17 +13,15 @@ import (
 // Elsewhere than on Linux, where chkpin serves development only, files are
 // copied instead of linked and conditions hold within one process.
 
-var (
-	errNotDir   = errors.New("not a folder")
-	errLinksOff = errors.ErrUnsupported
-	folderLock  sync.Mutex
-)
+const linksKeepTime = false
+
+var folderLock sync.Mutex
 
 func inodeOf(info fs.FileInfo) (changed time.Time, inode uint64) { return info.ModTime(), 0 }
 
-func linkRefused(err error) bool { return err != nil && errors.Is(err, errors.ErrUnsupported) }
+func linkRefused(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
 
-func lockFolder(string) (unlock func(), err error) {
+func lockFolder(context.Context, string) (unlock func(), err error) {
 	folderLock.Lock()
 	return folderLock.Unlock, nil
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // Memory is a store in memory, for tests and examples: mem://name/key, or any
-// other scheme, since it looks only at the identity of a URI.
+// other scheme, since it looks only at the identity of a URI. The zero Memory
+// is an empty store.
 type Memory struct {
 	// Now is the store's clock; nil means time.Now. Set it before first use.
 	Now func() time.Time
@@ -29,7 +30,7 @@ type memoryObject struct {
 }
 
 // NewMemory returns an empty store.
-func NewMemory() *Memory { return &Memory{objects: map[string]memoryObject{}} }
+func NewMemory() *Memory { return &Memory{} }
 
 func (m *Memory) get(ctx context.Context, op string, u URI) (memoryObject, error) {
 	if err := ctx.Err(); err != nil {
@@ -63,12 +64,13 @@ func (m *Memory) Open(ctx context.Context, u URI) (io.ReadCloser, Object, error)
 // List implements [Store], in the order of names.
 func (m *Memory) List(ctx context.Context, dir URI, opts ListOptions) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
-		if err := ctx.Err(); err != nil {
-			yield(Object{}, &Error{Op: "list", URI: dir, Err: err})
-			return
-		}
-		for _, o := range m.below(dir, opts) {
-			if !yield(o, nil) {
+		found := m.below(dir, opts)
+		for i := 0; ; i++ {
+			if err := ctx.Err(); err != nil {
+				yield(Object{}, &Error{Op: "list", URI: dir, Err: err})
+				return
+			}
+			if i == len(found) || !yield(found[i], nil) {
 				return
 			}
 		}
@@ -102,7 +104,7 @@ func (m *Memory) below(dir URI, opts ListOptions) []Object {
 
 // Put implements [Store].
 func (m *Memory) Put(ctx context.Context, u URI, body io.Reader, opts PutOptions) (Object, error) {
-	data, err := io.ReadAll(body)
+	data, err := io.ReadAll(&ctxReader{ctx, body})
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -134,6 +136,9 @@ func (m *Memory) store(u URI, data []byte) Object {
 	now := time.Now
 	if m.Now != nil {
 		now = m.Now
+	}
+	if m.objects == nil {
+		m.objects = map[string]memoryObject{}
 	}
 	m.writes++
 	obj := Object{URI: u, Size: int64(len(data)), ModTime: now(), Tag: strconv.Itoa(m.writes)}

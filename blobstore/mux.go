@@ -56,19 +56,23 @@ func (m Mux) Put(ctx context.Context, u URI, body io.Reader, opts PutOptions) (O
 
 // Copy implements [Store].
 func (m Mux) Copy(ctx context.Context, dst, src URI) (Object, error) {
-	to, err := m.store("copy", dst)
-	if err != nil {
-		return Object{}, err
-	}
-	if src.Family() == dst.Family() {
+	if to, ok := m[dst.Family()]; ok && src.Family() == dst.Family() {
 		return to.Copy(ctx, dst, src)
 	}
+	obj, err := m.stream(ctx, dst, src)
+	if err != nil { // which says by itself what side it was
+		return Object{}, &Error{Op: "copy", URI: dst, Src: src, Err: err}
+	}
+	return obj, nil
+}
+
+func (m Mux) stream(ctx context.Context, dst, src URI) (Object, error) {
 	r, obj, err := m.Open(ctx, src)
 	if err != nil {
 		return Object{}, err
 	}
 	defer r.Close()
-	return to.Put(ctx, dst, r, PutOptions{Size: obj.Size})
+	return m.Put(ctx, dst, r, PutOptions{Size: max(obj.Size, 0)})
 }
 
 // Delete implements [Store].

@@ -117,12 +117,30 @@ func ReadAll(ctx context.Context, s Store, u URI, limit int64) ([]byte, Object, 
 		return nil, Object{}, err
 	}
 	defer r.Close()
-	if limit > 0 && obj.Size > limit {
-		return nil, obj, &Error{Op: "read", URI: u, Err: fmt.Errorf("%d bytes, more than the %d expected at most", obj.Size, limit)}
-	}
-	data := make([]byte, max(obj.Size, 0))
-	if _, err := io.ReadFull(r, data); err != nil {
+	data, err := readAll(r, obj.Size, limit)
+	if err != nil {
 		return nil, obj, &Error{Op: "read", URI: u, Err: err}
 	}
 	return data, obj, nil
+}
+
+// readAll reads size bytes, or to the end when the size is -1.
+func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	tooMany := fmt.Errorf("more than the %d bytes expected at most", limit)
+	if limit > 0 && size > limit {
+		return nil, tooMany
+	}
+	if size >= 0 {
+		data := make([]byte, size)
+		_, err := io.ReadFull(r, data)
+		return data, err
+	}
+	if limit > 0 {
+		r = io.LimitReader(r, limit+1)
+	}
+	data, err := io.ReadAll(r)
+	if err == nil && limit > 0 && int64(len(data)) > limit {
+		err = tooMany
+	}
+	return data, err
 }

@@ -3,7 +3,6 @@ package blobstore
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 )
 
@@ -18,6 +17,7 @@ import (
 // The zero URI is not valid; get one from [Parse].
 type URI struct {
 	text      string // as given, without trailing slashes
+	root      string // the part of text before the path: "s3://bucket", "file:", "file://", ""
 	scheme    string // lower case, "" for a bare absolute path
 	authority string // bucket, container@account host; "" for files
 	path      string // absolute, cleaned of repeated and trailing slashes; "" for a container
@@ -45,20 +45,24 @@ var ErrURI = errors.New("not a storage URI")
 // Its error wraps [ErrURI] and says how to spell what was probably meant.
 func Parse(text string) (URI, error) {
 	if strings.HasPrefix(text, "/") {
-		return newURI(text, "", "", text)
+		return newURI(text, "", "", "", text)
 	}
 	scheme, rest, ok := cutScheme(text)
 	if !ok {
 		return URI{}, fmt.Errorf("%w: %q has no scheme; write s3://bucket/path, wasbs://container@account.blob.core.windows.net/path or file:///path", ErrURI, text)
 	}
 	if !strings.HasPrefix(rest, "/") {
-		return URI{}, fmt.Errorf("%w: %q is relative; write %s:///path", ErrURI, text, scheme)
+		full := scheme + "://name/path"
+		if scheme == FamilyFile {
+			full = "file:///path"
+		}
+		return URI{}, fmt.Errorf("%w: %q is relative; write %s", ErrURI, text, full)
 	}
 	if !strings.HasPrefix(rest, "//") {
-		return newURI(text, scheme, "", rest)
+		return newURI(text, text[:len(scheme)+1], scheme, "", rest)
 	}
 	authority, key, _ := strings.Cut(rest[2:], "/")
-	return newURI(text, scheme, authority, "/"+key)
+	return newURI(text, text[:len(scheme)+3+len(authority)], scheme, authority, "/"+key)
 }
 
 // MustParse is [Parse] for constants; it panics on a text that is not a URI.
@@ -70,8 +74,11 @@ func MustParse(text string) URI {
 	return u
 }
 
-func newURI(text, scheme, authority, key string) (URI, error) {
-	u := URI{scheme: scheme, authority: authority, path: squeeze(key)}
+func newURI(text, root, scheme, authority, key string) (URI, error) {
+	u := URI{root: root, scheme: scheme, authority: authority, path: squeeze(key)}
+	if credentials(u.Family(), authority) { // first, for the other errors repeat the text
+		return URI{}, fmt.Errorf("%w: it carries credentials; leave those to the SDK's credential chain", ErrURI)
+	}
 	u.text = strings.TrimRight(text, "/")
 	if u.path == "" {
 		u.text = text
@@ -90,10 +97,6 @@ func newURI(text, scheme, authority, key string) (URI, error) {
 			return URI{}, fmt.Errorf("%w: %q names the host %q; a path on a volume is written file:///%s%s", ErrURI, text, authority, authority, u.path)
 		}
 		u.authority = ""
-	case FamilyS3:
-		if strings.Contains(authority, "@") {
-			return URI{}, fmt.Errorf("%w: an %s URI must not carry credentials; use the credential chain of the SDK", ErrURI, scheme)
-		}
 	case FamilyAzure:
 		if c, account, ok := strings.Cut(authority, "@"); !ok || c == "" || account == "" {
 			return URI{}, fmt.Errorf("%w: %q has no container; write %s://container@account.blob.core.windows.net/path", ErrURI, text, scheme)
@@ -103,6 +106,18 @@ func newURI(text, scheme, authority, key string) (URI, error) {
 		return URI{}, fmt.Errorf("%w: %q names no bucket or container; write %s://name/path", ErrURI, text, scheme)
 	}
 	return u, nil
+}
+
+// credentials reports whether something like key:secret@ stands in front of a
+// name. A secret may hold a slash, which ends the authority before its '@'.
+func credentials(family, authority string) bool {
+	switch family {
+	case FamilyAzure: // container@account
+		return false
+	case FamilyS3:
+		return strings.ContainsAny(authority, "@:")
+	}
+	return strings.Contains(authority, "@")
 }
 
 // cutScheme splits "scheme:rest" as RFC 3986 spells schemes.
@@ -189,7 +204,9 @@ func (u URI) SameContainer(v URI) bool {
 	return u.Family() == v.Family() && u.canonicalContainer() == v.canonicalContainer()
 }
 
-// Join appends path elements. An element may hold several folders.
+// Join appends path elements. An element may hold several folders. It is taken
+// literally: "." and ".." are not resolved, so names from elsewhere have to be
+// cleaned first.
 func (u URI) Join(elem ...string) URI {
 	v := u
 	for _, e := range elem {
@@ -197,7 +214,10 @@ func (u URI) Join(elem ...string) URI {
 		if e == "" {
 			continue
 		}
-		v.text = strings.TrimRight(v.text, "/") + "/" + e
+		if v.path == "" {
+			v.text = v.root
+		}
+		v.text += "/" + e
 		v.path += "/" + e
 	}
 	return v
@@ -209,14 +229,20 @@ func (u URI) Dir() URI {
 		return u
 	}
 	v := u
-	v.path = squeeze(path.Dir(u.path))
-	v.text = strings.TrimSuffix(u.text, "/"+u.Base())
-	v.text = strings.TrimRight(v.text, "/")
-	if v.path == "" { // "file:///a" -> "file:///", "s3://b/a" -> "s3://b", "/a" -> "/"
-		v.text = strings.TrimSuffix(u.text, strings.TrimLeft(u.path, "/"))
-		if v.authority != "" {
-			v.text = strings.TrimRight(v.text, "/")
-		}
+	v.path = strings.TrimSuffix(u.path, "/"+u.Base())
+	if v.path == "" {
+		return u.top()
+	}
+	v.text = strings.TrimRight(strings.TrimSuffix(u.text, u.Base()), "/")
+	return v
+}
+
+// top is the bucket, container or file tree of u, which has no other name than
+// its slash.
+func (u URI) top() URI {
+	v := URI{text: u.root, root: u.root, scheme: u.scheme, authority: u.authority}
+	if u.authority == "" {
+		v.text += "/"
 	}
 	return v
 }
@@ -233,7 +259,10 @@ func (u URI) Rel(dir URI) (rel string, ok bool) {
 	if u.path == dir.path {
 		return "", true
 	}
-	return strings.CutPrefix(u.path, dir.path+"/")
+	if rel, ok = strings.CutPrefix(u.path, dir.path+"/"); !ok {
+		return "", false
+	}
+	return rel, true
 }
 
 // Within reports whether u is dir or lies below it.
@@ -249,16 +278,7 @@ func (u URI) SpelledLike(like URI) URI {
 	if !u.SameContainer(like) {
 		return u
 	}
-	root := strings.TrimRight(strings.TrimSuffix(like.text, like.path), "/")
-	switch {
-	case like.scheme == "":
-		root = ""
-	case like.authority != "":
-		root = like.scheme + "://" + like.authority
-	case root == like.scheme+":" && strings.HasPrefix(like.text, like.scheme+"://"):
-		root = like.scheme + "://"
-	}
-	return URI{text: root + u.path, scheme: like.scheme, authority: like.authority, path: u.path}
+	return like.top().Join(u.Key())
 }
 
 // MarshalText spells the URI as [URI.String] does.

@@ -34,6 +34,10 @@ var (
 	// the job, where Flink deletes.
 	ErrInsideJob = errors.New("the application lies inside the job's own checkpoint folder")
 
+	// ErrCollecting: a collection of garbage is about to delete files that the
+	// checkpoint names again.
+	ErrCollecting = errors.New("a collection of garbage is at work on files of this checkpoint")
+
 	// ErrDeadline: the time for this tick was over before anything was published.
 	ErrDeadline = errors.New("out of time before publishing")
 )

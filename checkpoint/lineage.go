@@ -39,8 +39,19 @@ type lineage struct {
 // against replacing good state by that of a job that started empty, came from
 // somewhere else, or was itself replaced.
 func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
-	if l.pinned.Generation == "" || l.pinned.Run.is(run) {
+	if l.pinned.Generation == "" {
 		return verdict{publish: true}, nil
+	}
+	seen := l.pinned.Seen
+	if seen != nil && !seen.is(run) {
+		seen = nil
+	}
+	if l.pinned.Run.is(run) {
+		v := verdict{publish: true}
+		if seen != nil {
+			v.restored = &seen.RestoredID
+		}
+		return v, nil
 	}
 	if l.replaced(run) {
 		return hold("this run was replaced by one that restored from it"), nil
@@ -48,7 +59,7 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 	if restored != nil && l.layout.holds(restored.Path) {
 		return l.fromPin(restored.ID), nil
 	}
-	if seen := l.pinned.Seen; seen != nil && seen.is(run) {
+	if seen != nil {
 		return l.fromPin(seen.RestoredID), nil
 	}
 	if l.pinned.isHeld(run) {
@@ -63,30 +74,34 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 			return verdict{publish: true}, nil
 		}
 	}
-	if restored == nil || own {
-		path, err := l.configured()
-		if err != nil {
-			return verdict{}, err
-		}
-		if u, err := blobstore.Parse(path); err == nil && l.layout.holds(u) {
-			return verdict{publish: true}, nil
-		}
+	if restored != nil && !own {
+		return hold("this run restored from %s, which does not come from the pin", restored.Path), nil
 	}
-	if restored == nil || own {
+	path, err := l.configured()
+	if err != nil {
+		return verdict{}, err
+	}
+	u, err := blobstore.Parse(path)
+	switch {
+	case err != nil || !l.layout.holds(u):
 		return hold("this run did not restore from the pin: it started empty"), nil
+	case own && restored.ID <= l.pinned.Checkpoint.ID: // after checkpoint n it would count from n+1
+		return hold("this run was to restore from the pin, but it is at checkpoint %d and cannot have restored checkpoint %d", restored.ID, l.pinned.Checkpoint.ID), nil
 	}
-	return hold("this run restored from %s, which does not come from the pin", restored.Path), nil
+	return verdict{publish: true}, nil
 }
 
 // fromPin judges a run that restored checkpoint id from this pin.
 func (l lineage) fromPin(id int64) verdict {
+	v := verdict{publish: true}
 	switch {
 	case id < l.pinned.Checkpoint.ID:
-		return hold("this run restored checkpoint %d of the pin, which has moved on since", id)
+		v = hold("this run restored checkpoint %d of the pin, which has moved on since", id)
 	case id > l.pinned.Checkpoint.ID:
-		return hold("this run restored checkpoint %d of the pin, which was rolled back since", id)
+		v = hold("this run restored checkpoint %d of the pin, which was rolled back since", id)
 	}
-	return verdict{publish: true, restored: &id}
+	v.restored = &id
+	return v
 }
 
 // replaced reports whether a later run of the lineage restored from this one.

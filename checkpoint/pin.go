@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -52,8 +53,9 @@ type PinOptions struct {
 	MaxBytes    int64         // to copy in one tick; 0 means no limit
 
 	// Checkpoints is a folder with the job's checkpoint folders, to look in when
-	// the JobManager remembers no checkpoint, as after its restart. Zero means
-	// to wait for the next one.
+	// the JobManager remembers no checkpoint but that it restored one of these, as
+	// after its restart with high availability. Zero means to wait for the next
+	// one.
 	Checkpoints blobstore.URI
 
 	// DryRun writes nothing.
@@ -88,13 +90,18 @@ type Pinned struct {
 	Warnings     []string
 }
 
-// sourceTries bounds how often a tick starts again because Flink deleted what
-// it was copying.
-const sourceTries = 4
+// tries bounds how often a tick starts again because others changed what it was
+// working on.
+const tries = 4
 
-// errVanished: the source was deleted while it was copied. The cause is a
-// *DamagedError that names the files.
-var errVanished = errors.New("the checkpoint was deleted meanwhile")
+var (
+	// errVanished: the source was deleted while it was copied, or its copies were.
+	// The cause is a *DamagedError that names the files.
+	errVanished = errors.New("the checkpoint was deleted meanwhile")
+
+	// errOvertaken: the pin is not what it was at the beginning of the tick.
+	errOvertaken = fmt.Errorf("%w: another chkpin published meanwhile", ErrNewer)
+)
 
 // Pin runs one tick: it makes last-state/_metadata below app restore what the
 // job's newest completed checkpoint holds, or leaves it alone and says why.
@@ -103,7 +110,7 @@ var errVanished = errors.New("the checkpoint was deleted meanwhile")
 //   - [ErrNoCheckpoint], [ErrNotAddressable]: nothing to pin.
 //   - *[DamagedError]: the checkpoint could not be proved.
 //   - *[HeldError]: the run does not descend from what is pinned.
-//   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrDeadline].
+//   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrCollecting], [ErrDeadline].
 //   - errors of the job and the store, unchanged.
 //
 // Whatever the error, and wherever the process is killed, the pin that was
@@ -121,7 +128,7 @@ func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job,
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	t := tick{store: store, layout: LayoutOf(app), job: job, opts: opts}
+	t := tick{store: store, named: LayoutOf(app), layout: LayoutOf(opts.Relocations.Apply(app)), job: job, opts: opts}
 	err := t.run(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) && !errors.Is(err, ErrDeadline) {
 		err = fmt.Errorf("%w: %w", ErrDeadline, err)
@@ -143,7 +150,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 // tick is the state of one Pin.
 type tick struct {
 	store  blobstore.Store
-	layout Layout
+	named  Layout // as Flink names the pin
+	layout Layout // where it is found, after relocation
 	job    Job
 	opts   PinOptions
 
@@ -155,21 +163,23 @@ func (t *tick) warn(format string, args ...any) {
 	t.pinned.Warnings = append(t.pinned.Warnings, fmt.Sprintf(format, args...))
 }
 
-// run starts the tick again when its source vanishes: by then the job has a
-// newer checkpoint, though the JobManager may take some seconds to say so.
+// run starts the tick again when its source vanishes (by then the job has a
+// newer checkpoint, though the JobManager may take some seconds to say so), and
+// when another chkpin changes the pin.
 func (t *tick) run(ctx context.Context) error {
 	for try := 1; ; try++ {
 		t.pinned = Pinned{}
 		err := t.once(ctx)
-		if !errors.Is(err, errVanished) {
+		if !errors.Is(err, errVanished) && !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) {
 			return err
 		}
-		if try == sourceTries {
-			var damaged *DamagedError
-			errors.As(err, &damaged)
-			return damaged
+		if try == tries {
+			if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
+				return damaged
+			}
+			return err
 		}
-		t.opts.Logger.Info("the checkpoint vanished while it was copied; starting again", "checkpoint", t.pinned.Source, "try", try)
+		t.opts.Logger.Info("starting again", "checkpoint", t.pinned.Source, "try", try, "reason", err)
 		if err := t.opts.Sleep(ctx, time.Duration(try)*time.Second); err != nil {
 			return err
 		}
@@ -189,31 +199,24 @@ func (t *tick) once(ctx context.Context) error {
 		return err
 	}
 	t.pinned.Generation = cur.record.Generation
-	t.pinned.Restorable = cur.object != nil && cur.foreign == nil
-
-	sameRun := cur.record.Generation != "" && cur.record.Run.is(t.obs.Run)
-	if latest := t.obs.Latest; sameRun && latest != nil && latest.ID == cur.record.Checkpoint.ID {
+	t.pinned.Restorable = cur.whole()
+	if t.isPinned(cur) {
 		t.pinned.Result = ResultUnchanged
 		return nil
 	}
-	lin := lineage{t.layout, cur.record, func() (string, error) { return t.job.RestorePath(ctx) }}
-	v, err := lin.judge(t.obs.Run, t.obs.Restored)
+	v, err := t.judge(ctx, &cur)
 	if err != nil {
 		return err
 	}
-	if err := t.remember(ctx, cur, v, lin.replaced(t.obs.Run)); err != nil {
-		return err
-	}
-	switch {
-	case t.obs.Latest == nil:
+	if t.obs.Latest == nil {
 		return fmt.Errorf("%w of job %s", ErrNoCheckpoint, t.obs.Run.JobID)
-	case !v.publish && !t.opts.AcceptLineage:
+	}
+	if !v.publish && !t.opts.AcceptLineage {
 		return &HeldError{cur.record, t.obs.Run, v.reason}
-	case sameRun && t.obs.Latest.ID < cur.record.Checkpoint.ID:
-		return fmt.Errorf("%w: checkpoint %d is pinned, the JobManager says %d", ErrNewer, cur.record.Checkpoint.ID, t.obs.Latest.ID)
-	case sameRun && t.obs.Latest.Triggered.Sub(cur.record.Checkpoint.Triggered) < t.opts.MinInterval:
-		t.pinned.Result = ResultSkipped
-		return nil
+	}
+	if result, err := t.compare(cur); result != "" || err != nil {
+		t.pinned.Result = result
+		return err
 	}
 	source, held, err := t.loadSource(ctx)
 	if err != nil {
@@ -234,52 +237,121 @@ func (t *tick) once(ctx context.Context) error {
 	return nil
 }
 
+// isPinned reports whether what stands at the constant path is this run's newest
+// checkpoint.
+func (t *tick) isPinned(cur published) bool {
+	latest := t.obs.Latest
+	return latest != nil && cur.whole() && cur.record.Run.is(t.obs.Run) && cur.record.Checkpoint.ID == latest.ID
+}
+
+// judge asks the lineage, and writes down what a failover would hide.
+func (t *tick) judge(ctx context.Context, cur *published) (verdict, error) {
+	pinned := cur.record
+	if cur.foreign != nil && pinned.Generation != "" {
+		pinned.Checkpoint.ID = cur.foreign.CheckpointID // what a run that restored the constant path has
+	}
+	l := lineage{t.named, pinned, func() (string, error) { return t.job.RestorePath(ctx) }}
+	v, err := l.judge(t.obs.Run, t.obs.Restored)
+	if err != nil {
+		return v, err
+	}
+	return v, t.remember(ctx, cur, v, l.replaced(t.obs.Run))
+}
+
+// compare holds a run that may publish against what is published: ErrNewer when
+// that is newer, a result when there is nothing to do, else nothing.
+func (t *tick) compare(cur published) (result string, err error) {
+	latest, pinned := t.obs.Latest, cur.record.Checkpoint
+	sameRun := cur.record.Run.is(t.obs.Run)
+	switch {
+	case !cur.whole() || cur.record.Generation == "":
+		return "", nil
+	case !sameRun && t.opts.AcceptLineage:
+		return "", nil
+	case latest.ID == pinned.ID && latest.Path.String() == pinned.Source:
+		return ResultUnchanged, nil // its JobManager has recovered, and says another start
+	case latest.ID <= pinned.ID:
+		return "", fmt.Errorf("%w: checkpoint %d is pinned, the JobManager says %d", ErrNewer, pinned.ID, latest.ID)
+	case !sameRun || t.opts.MinInterval == 0 || latest.Triggered.IsZero() || pinned.Triggered.IsZero():
+		return "", nil
+	case latest.Triggered.Sub(pinned.Triggered) < t.opts.MinInterval:
+		return ResultSkipped, nil
+	}
+	return "", nil
+}
+
 // completeRun looks for a checkpoint where the JobManager names none, and
 // derives the run's folder from its checkpoint's.
 func (t *tick) completeRun(ctx context.Context) error {
 	obs := &t.obs
-	if obs.Latest == nil && !t.opts.Checkpoints.IsZero() {
-		latest, err := Newest(ctx, t.store, t.opts.Checkpoints.Join(obs.Run.JobID), LoadOptions{t.opts.Relocations})
+	obs.Run.JobName = shorten(obs.Run.JobName)
+	folder := t.opts.Checkpoints.Join(obs.Run.JobID)
+	if obs.Latest == nil && !t.opts.Checkpoints.IsZero() && obs.Restored != nil && obs.Restored.Path.Within(folder) {
+		latest, err := Newest(ctx, t.store, folder, LoadOptions{t.opts.Relocations})
 		if err != nil && !errors.Is(err, ErrNoCheckpoint) {
 			return err
 		}
 		obs.Latest = latest
 	}
 	t.pinned.JobID = obs.Run.JobID
-	if obs.Latest == nil {
-		return nil
+	if obs.Latest != nil {
+		t.pinned.CheckpointID = obs.Latest.ID
+		t.pinned.Source = obs.Latest.Path.String()
 	}
-	t.pinned.CheckpointID = obs.Latest.ID
-	t.pinned.Source = obs.Latest.Path.String()
-	if !obs.Latest.Savepoint && obs.Run.Folder == "" {
-		obs.Run.Folder = obs.Latest.Path.Dir().String()
+	if obs.Run.Folder == "" {
+		obs.Run.Folder = folderOf(*obs)
 	}
-	if obs.Run.Folder != "" && within(t.layout.App, obs.Run.Folder) {
-		return fmt.Errorf("%w: %s is below %s", ErrInsideJob, t.layout.App, obs.Run.Folder)
+	if obs.Run.Folder != "" && within(t.named.App, obs.Run.Folder) {
+		return fmt.Errorf("%w: %s is below %s", ErrInsideJob, t.named.App, obs.Run.Folder)
 	}
 	return nil
 }
 
+// folderOf is the folder that the run's checkpoints lie in: that of its newest,
+// or of the one it restored after a failure.
+func folderOf(obs Observation) string {
+	if obs.Latest != nil && !obs.Latest.Savepoint {
+		return obs.Latest.Path.Dir().String()
+	}
+	if obs.Restored != nil {
+		if dir := obs.Restored.Path.Dir(); dir.Base() == obs.Run.JobID {
+			return dir.String()
+		}
+	}
+	return ""
+}
+
+// maxJobName bounds what a record holds of a job's name, which SQL makes as long
+// as a statement.
+const maxJobName = 80
+
+func shorten(name string) string {
+	if r := []rune(name); len(r) > maxJobName {
+		return string(r[:maxJobName]) + "…"
+	}
+	return name
+}
+
 // remember writes down, at the first sight of a run, where it came from: a
 // failover hides that it restored from the pin, or that it started empty.
-func (t *tick) remember(ctx context.Context, cur published, v verdict, replaced bool) error {
-	rec := cur.record
-	run := t.obs.Run
-	switch {
-	case t.opts.DryRun, t.opts.AcceptLineage, rec.Generation == "":
-		return nil
-	case v.restored != nil && (rec.Seen == nil || !rec.Seen.is(run)):
-		rec.Seen = &Seen{Run: run, RestoredID: *v.restored}
-	case !v.publish && !replaced && !rec.isHeld(run):
-		rec = rec.withHeld(run)
-	default:
+func (t *tick) remember(ctx context.Context, cur *published, v verdict, replaced bool) error {
+	rec, run := cur.record, t.obs.Run
+	if t.opts.DryRun || rec.Generation == "" {
 		return nil
 	}
-	_, err := putBytes(ctx, t.store, t.layout.Record, rec.encode(), blobstore.PutOptions{IfTag: cur.recordTag})
-	if errors.Is(err, blobstore.ErrPrecondition) {
-		return nil // another chkpin wrote; it, or the next tick, sees the run too
+	known := true
+	if v.restored != nil && (rec.Seen == nil || !rec.Seen.covers(run)) {
+		rec.Seen, known = &Seen{Run: run, RestoredID: *v.restored}, false
 	}
-	return err
+	refused := !v.publish && !replaced && !t.opts.AcceptLineage
+	if refused && !slices.ContainsFunc(rec.Held, func(h Run) bool { return h.covers(run) }) {
+		rec, known = rec.withHeld(run), false
+	}
+	if known {
+		return nil
+	}
+	cur.record = rec
+	return t.putRecord(ctx, cur)
 }
 
 // loadSource reads the source's metadata and whether the pin is on hold.
@@ -325,9 +397,9 @@ func (t *tick) checkForeign(cur published, source *Snapshot) error {
 		return nil
 	}
 	restored := t.obs.Restored
-	if restored != nil && t.layout.holds(restored.Path) || cur.foreign.CheckpointID <= source.CheckpointID || t.opts.AcceptLineage {
-		t.warn("replacing %s, checkpoint %d, which chkpin did not write", t.layout.Metadata, cur.foreign.CheckpointID)
+	if restored != nil && t.named.holds(restored.Path) || cur.foreign.CheckpointID <= source.CheckpointID || t.opts.AcceptLineage {
+		t.warn("replacing %s, checkpoint %d, which chkpin did not write", t.named.Metadata, cur.foreign.CheckpointID)
 		return nil
 	}
-	return &HeldError{cur.record, t.obs.Run, fmt.Sprintf("%s holds checkpoint %d, which chkpin did not write and this run has not reached", t.layout.Metadata, cur.foreign.CheckpointID)}
+	return &HeldError{cur.record, t.obs.Run, fmt.Sprintf("%s holds checkpoint %d, which chkpin did not write and this run has not reached", t.named.Metadata, cur.foreign.CheckpointID)}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -33,14 +32,20 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 		return err
 	}
 	copies, err := t.plan(ctx, cur, files)
-	if err != nil || t.opts.DryRun {
-		t.pinned.Result = ResultWouldPin
+	if err != nil {
 		return err
+	}
+	if t.opts.DryRun {
+		t.pinned.Result = ResultWouldPin
+		return nil
 	}
 	if err := t.putExisted(ctx, cur); err != nil {
 		return err
 	}
-	report, err := t.copyAndProve(ctx, files, copies)
+	if err := t.copyAll(ctx, copies); err != nil {
+		return err
+	}
+	report, err := t.proveFiles(ctx, files, copies)
 	if err != nil {
 		return err
 	}
@@ -50,27 +55,27 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	}
 	rec := t.describe(source, gen, data, report).succeeds(cur.record)
 	rec.Generations = cur.record.Generations + 1
-	if _, err := putBytes(ctx, t.store, t.layout.generation(gen).Join("pin.json"), rec.encode(), blobstore.PutOptions{}); err != nil {
+	if _, err := putBytes(ctx, t.store, t.layout.generation(gen).Join(recordName), rec.encode(), blobstore.PutOptions{}); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err // the last moment at which stopping changes nothing
 	}
-	obj, err := putBytes(ctx, t.store, t.layout.Metadata, data, cur.condition())
+	obj, err := putBytes(ctx, t.store, t.layout.Metadata, data, unchanged(cur.object))
 	if errors.Is(err, blobstore.ErrPrecondition) {
-		if obj, err = t.lostRace(ctx, rec); err != nil || t.pinned.Result == ResultUnchanged {
-			return err
-		}
+		obj, err = t.lostRace(ctx, rec)
 	}
 	if err != nil {
 		return err
 	}
 	t.pinned.Result, t.pinned.Generation, t.pinned.Restorable = ResultPinned, gen, true
 	rec.Metadata.Tag = obj.Tag
-	if _, err := putBytes(ctx, t.store, t.layout.Record, rec.encode(), blobstore.PutOptions{}); err != nil {
-		return err
+	cur.record = rec
+	if err := t.putRecord(ctx, &cur); err != nil {
+		t.warn("published, but not described: %v; the next tick mends it", err)
+		return nil
 	}
-	t.collectSometimes(ctx, rec, source)
+	t.collectSometimes(ctx, cur, source)
 	return nil
 }
 
@@ -112,13 +117,13 @@ func (t *tick) plan(ctx context.Context, cur published, files []stateFile) ([]fi
 	var total int64
 	for _, f := range files {
 		name := stateName(f.URI)
-		size, exists := existing[name]
-		if exists && named[name] && f.fits(size) {
+		obj, exists := existing[name]
+		if exists && named[name] && f.fits(obj.Size) {
 			t.pinned.Reused++
 			continue
 		}
-		if exists && !f.merged && !f.fits(size) {
-			return nil, &DamagedError{URI: t.layout.State.Join(name).String(), Err: fmt.Errorf("a file of %d bytes stands where the %d bytes of %s belong", size, f.need, f.URI)}
+		if exists && !f.merged && !f.fits(obj.Size) {
+			return nil, &DamagedError{URI: t.layout.State.Join(name).String(), Err: fmt.Errorf("a file of %d bytes stands where the %d bytes of %s belong", obj.Size, f.need, f.URI)}
 		}
 		copies = append(copies, fileCopy{f, t.layout.State.Join(name)})
 		total += f.need
@@ -130,19 +135,19 @@ func (t *tick) plan(ctx context.Context, cur published, files []stateFile) ([]fi
 	return copies, nil
 }
 
-// inventory returns the state files that the published metadata names, and the
-// sizes of those that exist, by name.
-func (t *tick) inventory(ctx context.Context, cur published) (named map[string]bool, existing map[string]int64, err error) {
+// inventory returns the state files that the published metadata names, and
+// those that exist, by name.
+func (t *tick) inventory(ctx context.Context, cur published) (named map[string]bool, existing map[string]blobstore.Object, err error) {
 	named = map[string]bool{}
 	g, gctx := errgroup.WithContext(ctx)
-	if cur.object != nil && cur.foreign == nil && !cur.damaged {
+	if cur.whole() {
 		g.Go(func() error {
 			s, err := Load(gctx, t.store, t.layout.Metadata, LoadOptions{t.opts.Relocations})
 			if err != nil {
 				return err
 			}
 			if s.Object.Tag != cur.object.Tag {
-				return fmt.Errorf("%w: another chkpin published meanwhile", ErrNewer)
+				return errOvertaken
 			}
 			files, err := s.files()
 			for _, f := range files {
@@ -160,15 +165,17 @@ func (t *tick) inventory(ctx context.Context, cur published) (named map[string]b
 	return named, existing, g.Wait()
 }
 
-func (t *tick) listState(ctx context.Context) (map[string]int64, error) {
-	sizes := map[string]int64{}
+func (t *tick) listState(ctx context.Context) (map[string]blobstore.Object, error) {
+	files := map[string]blobstore.Object{}
 	for o, err := range t.store.List(ctx, t.layout.State, blobstore.ListOptions{Shallow: true}) {
 		if err != nil {
 			return nil, err
 		}
-		sizes[o.URI.Base()] = o.Size
+		if !o.Dir {
+			files[o.URI.Base()] = o
+		}
 	}
-	return sizes, nil
+	return files, nil
 }
 
 // putExisted records, before the first publish, that state exists here: from
@@ -184,53 +191,57 @@ func (t *tick) putExisted(ctx context.Context, cur published) error {
 	return err
 }
 
-// copyAndProve copies and then compares the size of every file with what the
-// checkpoint says: by what the copies returned, or by a listing where the
-// service does not say.
-func (t *tick) copyAndProve(ctx context.Context, files []stateFile, copies []fileCopy) (Report, error) {
+func (t *tick) copyAll(ctx context.Context, copies []fileCopy) error {
 	var mu sync.Mutex
-	sizes := make(map[string]int64, len(copies))
 	var missing []string
-	unknown := false
-
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(inFlight)
 	for _, c := range copies {
 		g.Go(func() error {
-			obj, err := t.store.Copy(gctx, c.target, c.file.Location)
-			mu.Lock()
-			defer mu.Unlock()
+			_, err := t.store.Copy(gctx, c.target, c.file.Location)
 			if errors.Is(err, blobstore.ErrNotExist) {
+				mu.Lock()
 				missing = append(missing, c.file.URI.String())
+				mu.Unlock()
 				return nil
 			}
-			sizes[c.target.Base()] = obj.Size
-			unknown = unknown || obj.Size < 0
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return Report{}, err
+		return err
 	}
 	if len(missing) > 0 {
 		slices.Sort(missing)
-		return Report{}, fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: t.pinned.Source + "/" + MetadataName, Missing: missing})
+		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: t.pinned.Source + "/" + MetadataName, Missing: missing})
 	}
-	if unknown {
-		listed, err := t.listState(ctx)
-		if err != nil {
-			return Report{}, err
-		}
-		maps.Copy(sizes, listed)
+	return nil
+}
+
+// proveFiles compares the size of every file in the pin with what the
+// checkpoint says. It looks after all copies are made and takes no copy's word,
+// because a collection of garbage may have deleted what stood there before.
+func (t *tick) proveFiles(ctx context.Context, files []stateFile, copies []fileCopy) (Report, error) {
+	at, err := collectionsAtWork(ctx, t.store, t.layout)
+	if err != nil {
+		return Report{}, err
+	}
+	listed, err := t.listState(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	if at.threaten(copies, youngest(listed)) {
+		return Report{}, ErrCollecting
 	}
 	report := check(files, func(f stateFile) (int64, bool) {
-		size, copied := sizes[stateName(f.URI)]
-		if !copied {
-			return f.need, true // reused: plan saw it whole
-		}
-		return size, true
+		o, ok := listed[stateName(f.URI)]
+		return o.Size, ok
 	})
-	return report, report.Err(t.obs.Latest.Path.Join(MetadataName))
+	err = report.Err(t.obs.Latest.Path.Join(MetadataName))
+	if len(report.Missing) > 0 {
+		err = fmt.Errorf("%w: %w", errVanished, err)
+	}
+	return report, err
 }
 
 // putGeneration writes the metadata of the new generation, with every path
@@ -271,7 +282,7 @@ func (t *tick) putGeneration(ctx context.Context, cur published, source *Snapsho
 // merged operator handle names are labels which Flink deletes when it claims a
 // checkpoint, so they become one that holds nothing.
 func (t *tick) rewrite(source *Snapshot, gen string) ([]byte, error) {
-	spelled := t.layout.spelledLike(t.obs.Latest.Path)
+	spelled := t.named.spelledLike(t.obs.Latest.Path)
 	empty := spelled.generation(gen).Join("merged").String()
 	targets := map[string]string{} // by path text: handles share files
 	data, err := source.Rewrite(func(h metadata.Handle) (metadata.Path, error) {
@@ -302,7 +313,7 @@ func (t *tick) rewrite(source *Snapshot, gen string) ([]byte, error) {
 // checkRewritten reads the bytes about to be published as anyone will: they
 // must parse and name proved files of the pin, all of them and nothing else.
 func (t *tick) checkRewritten(data []byte, proved []stateFile) error {
-	s, err := parse(t.layout.Metadata, blobstore.Object{}, data, nil)
+	s, err := parse(t.named.Metadata, blobstore.Object{}, data, t.opts.Relocations)
 	if err != nil {
 		return err
 	}
@@ -315,12 +326,12 @@ func (t *tick) checkRewritten(data []byte, proved []stateFile) error {
 		names[stateName(f.URI)] = true
 	}
 	for _, f := range files {
-		if rel, ok := f.URI.Rel(t.layout.State); !ok || !names[rel] {
-			return &DamagedError{URI: t.layout.Metadata.String(), Err: fmt.Errorf("rewriting left %s, which is not in the pin", f.URI)}
+		if rel, ok := f.Location.Rel(t.layout.State); !ok || !names[rel] {
+			return &DamagedError{URI: t.named.Metadata.String(), Err: fmt.Errorf("rewriting left %s, which is not in the pin", f.URI)}
 		}
 	}
 	if len(files) != len(names) {
-		return &DamagedError{URI: t.layout.Metadata.String(), Err: fmt.Errorf("rewriting left %d of %d files", len(files), len(names))}
+		return &DamagedError{URI: t.named.Metadata.String(), Err: fmt.Errorf("rewriting left %d of %d files", len(files), len(names))}
 	}
 	return nil
 }
@@ -348,28 +359,14 @@ func (t *tick) describe(source *Snapshot, gen string, data []byte, proof Report)
 // lostRace settles a publish whose condition was not met: somebody else wrote
 // last-state/_metadata since this tick read it. It may have been this very
 // write, its answer lost, or another chkpin with the same checkpoint: then the
-// object is what this tick wanted. A different generation of the same
-// checkpoint is ResultUnchanged, anything else is ErrNewer.
+// object is what this tick wanted.
 func (t *tick) lostRace(ctx context.Context, rec Record) (blobstore.Object, error) {
 	now, obj, err := blobstore.ReadAll(ctx, t.store, t.layout.Metadata, maxMetadata)
-	if err != nil && !errors.Is(err, blobstore.ErrNotExist) {
-		return obj, err
+	switch {
+	case errors.Is(err, blobstore.ErrNotExist):
+		return obj, errOvertaken
+	case err == nil && digestOf(now) != rec.Metadata.SHA256:
+		return obj, errOvertaken
 	}
-	digest := digestOf(now)
-	if digest == rec.Metadata.SHA256 {
-		return obj, nil
-	}
-	names, err := generationNames(ctx, t.store, t.layout)
-	if err != nil {
-		return obj, err
-	}
-	winner, err := t.findGeneration(ctx, names, digest)
-	if err != nil {
-		return obj, err
-	}
-	if winner == nil || !winner.Run.is(rec.Run) || winner.Checkpoint.ID != rec.Checkpoint.ID {
-		return obj, fmt.Errorf("%w: another chkpin published meanwhile", ErrNewer)
-	}
-	t.pinned.Result, t.pinned.Generation, t.pinned.Restorable = ResultUnchanged, winner.Generation, true
-	return obj, nil
+	return obj, err
 }

@@ -1,11 +1,10 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,21 +13,25 @@ import (
 
 // published is what stands at the constant path, and its history.
 type published struct {
-	object    *blobstore.Object // of last-state/_metadata; nil when there is none
-	record    Record            // zero when there is no history
-	recordTag string            // of pin.json; "" when there is none
-	foreign   *Snapshot         // last-state/_metadata when chkpin did not write it
+	object     *blobstore.Object // of last-state/_metadata; nil when there is none
+	record     Record            // zero when there is no history
+	recordFile *blobstore.Object // of pin.json; nil when there is none
+	foreign    *Snapshot         // last-state/_metadata when chkpin did not write it
 
 	// damaged: last-state/_metadata does not parse and no generation replaces it.
 	damaged bool
 }
 
-// condition is that last-state/_metadata is still what was read.
-func (p published) condition() blobstore.PutOptions {
-	if p.object == nil {
+// whole reports whether a pin of chkpin stands at the constant path.
+func (p published) whole() bool { return p.object != nil && p.foreign == nil && !p.damaged }
+
+// unchanged is the condition that an object is still what was read; nil means
+// that there was none.
+func unchanged(read *blobstore.Object) blobstore.PutOptions {
+	if read == nil {
 		return blobstore.PutOptions{IfAbsent: true}
 	}
-	return blobstore.PutOptions{IfTag: p.object.Tag}
+	return blobstore.PutOptions{IfTag: read.Tag}
 }
 
 // readPublished finds out what is pinned. last-state/_metadata is the truth:
@@ -47,8 +50,11 @@ func (t *tick) readPublished(ctx context.Context) (published, error) {
 	})
 	g.Go(func() error {
 		obj, ok, err := readJSON(gctx, t.store, t.layout.Record, &p.record)
+		if errors.Is(err, errNoRecord) {
+			ok, err, p.record = true, nil, Record{} // to be mended
+		}
 		if ok {
-			p.recordTag = obj.Tag
+			p.recordFile = &obj
 		}
 		return err
 	})
@@ -58,7 +64,7 @@ func (t *tick) readPublished(ctx context.Context) (published, error) {
 	switch {
 	case p.object == nil:
 		return t.putBack(ctx, p)
-	case p.recordTag != "" && p.record.Metadata.Tag == p.object.Tag && p.object.Tag != "":
+	case p.record.Metadata.Tag == p.object.Tag && p.object.Tag != "":
 		return p, nil
 	}
 	return t.reconcile(ctx, p)
@@ -68,65 +74,57 @@ func (t *tick) readPublished(ctx context.Context) (published, error) {
 // describe.
 func (t *tick) reconcile(ctx context.Context, p published) (published, error) {
 	data, obj, err := blobstore.ReadAll(ctx, t.store, t.layout.Metadata, maxMetadata)
+	if errors.Is(err, blobstore.ErrNotExist) {
+		return p, errOvertaken
+	}
 	if err != nil {
 		return p, err
 	}
 	p.object = &obj
 	digest := digestOf(data)
-	if p.recordTag == "" || p.record.Metadata.SHA256 != digest {
-		names, err := generationNames(ctx, t.store, t.layout)
-		if err != nil {
-			return p, err
-		}
-		found, err := t.findGeneration(ctx, names, digest)
+	if p.record.Metadata.SHA256 != digest {
+		found, err := findGeneration(ctx, t.store, t.layout, digest)
 		if err != nil {
 			return p, err
 		}
 		if found == nil {
 			return t.judgeForeign(ctx, p, data)
 		}
-		p.record = t.mergeHistory(*found, p.record)
+		p.record = found.succeeds(p.record)
 	}
 	p.record.Metadata.Tag = obj.Tag
 	return t.mendRecord(ctx, p)
-}
-
-// mergeHistory gives a generation's own record what the record of the pin knew
-// beyond it.
-func (t *tick) mergeHistory(generation, pin Record) Record {
-	if pin.Generation == "" || sequenceOf(generation.Generation) > sequenceOf(pin.Generation) {
-		return generation
-	}
-	known := slices.Concat(generation.Previous, []Run{generation.Run})
-	for _, r := range slices.Concat([]Run{pin.Run}, pin.Previous) {
-		if !slices.ContainsFunc(known, r.is) {
-			generation.Previous = append(generation.Previous, r)
-		}
-	}
-	generation.Seen, generation.Held = pin.Seen, pin.Held
-	return generation
 }
 
 func (t *tick) mendRecord(ctx context.Context, p published) (published, error) {
 	if t.opts.DryRun {
 		return p, nil
 	}
-	opts := blobstore.PutOptions{IfTag: p.recordTag, IfAbsent: p.recordTag == ""}
-	obj, err := putBytes(ctx, t.store, t.layout.Record, p.record.encode(), opts)
-	if err == nil {
-		p.recordTag = obj.Tag
-	}
-	if errors.Is(err, blobstore.ErrPrecondition) {
-		err = nil // another chkpin mends it
-	}
+	err := t.putRecord(ctx, &p)
 	return p, err
 }
 
+// putRecord writes the record to pin.json unless another chkpin has written
+// there since it was read: then that one, or the next tick, knows as much.
+func (t *tick) putRecord(ctx context.Context, p *published) error {
+	obj, err := putBytes(ctx, t.store, t.layout.Record, p.record.encode(), unchanged(p.recordFile))
+	if errors.Is(err, blobstore.ErrPrecondition) {
+		return nil
+	}
+	if err == nil {
+		p.recordFile = &obj
+	}
+	return err
+}
+
 // findGeneration looks for the generation with this digest, newest first.
-func (t *tick) findGeneration(ctx context.Context, names []string, digest string) (*Record, error) {
+func findGeneration(ctx context.Context, store blobstore.Store, l Layout, digest string) (*Record, error) {
+	names, err := generationNames(ctx, store, l)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range names {
-		var r Record
-		_, ok, err := readJSON(ctx, t.store, t.layout.generation(name).Join("pin.json"), &r)
+		r, ok, err := readManifest(ctx, store, l.generation(name))
 		if err != nil {
 			return nil, err
 		}
@@ -135,6 +133,35 @@ func (t *tick) findGeneration(ctx context.Context, names []string, digest string
 		}
 	}
 	return nil, nil
+}
+
+// newestProvable finds the generation to use when last-state/_metadata cannot
+// be: the one that the record says is published, then the newest that proves.
+// Newer than published are those that a rollback left behind. It is nil when no
+// generation proves.
+func newestProvable(ctx context.Context, store blobstore.Store, l Layout, published string, rs Relocations) (*Record, *Snapshot, error) {
+	names, err := generationNames(ctx, store, l)
+	if err != nil {
+		return nil, nil, err
+	}
+	if i := slices.Index(names, published); i > 0 {
+		names = slices.Concat([]string{published}, slices.Delete(names, i, i+1))
+	}
+	for _, name := range names {
+		r, ok, err := readManifest(ctx, store, l.generation(name))
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			continue
+		}
+		s, err := prove(ctx, store, l.generation(name), rs)
+		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) || errors.Is(err, blobstore.ErrNotExist) {
+			continue
+		}
+		return &r, s, err
+	}
+	return nil, nil, nil
 }
 
 // judgeForeign handles a last-state/_metadata that is no generation of ours.
@@ -148,48 +175,31 @@ func (t *tick) judgeForeign(ctx context.Context, p published, data []byte) (publ
 	return t.putBack(ctx, p)
 }
 
-// putBack publishes the newest generation that proves where last-state/_metadata
-// is missing or does not parse.
+// putBack publishes a generation that proves where last-state/_metadata is
+// missing or does not parse.
 func (t *tick) putBack(ctx context.Context, p published) (published, error) {
-	names, err := generationNames(ctx, t.store, t.layout)
-	if err != nil || len(names) == 0 {
+	r, snap, err := newestProvable(ctx, t.store, t.layout, p.record.Generation, t.opts.Relocations)
+	if err != nil || r == nil {
 		p.damaged = p.object != nil
 		return p, err
 	}
-	for _, name := range names {
-		var r Record
-		dir := t.layout.generation(name)
-		_, ok, err := readJSON(ctx, t.store, dir.Join("pin.json"), &r)
-		if err != nil {
-			return p, err
-		}
-		if !ok {
-			continue
-		}
-		snap, err := prove(ctx, t.store, dir, t.opts.Relocations)
-		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) || errors.Is(err, blobstore.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return p, err
-		}
-		t.warn("%s was missing or damaged; put back from generation %s", t.layout.Metadata, name)
-		p.record = t.mergeHistory(r, p.record)
-		if t.opts.DryRun {
-			return p, nil
-		}
-		obj, err := putBytes(ctx, t.store, t.layout.Metadata, snap.Bytes(), p.condition())
-		if errors.Is(err, blobstore.ErrPrecondition) {
-			return p, fmt.Errorf("%w: another chkpin published meanwhile", ErrNewer)
-		}
-		if err != nil {
-			return p, err
-		}
-		p.object = &obj
-		p.record.Metadata.Tag = obj.Tag
-		return t.mendRecord(ctx, p)
+	p.record = r.succeeds(p.record)
+	if t.opts.DryRun {
+		t.warn("%s is missing or damaged; it would be put back from generation %s", t.named.Metadata, r.Generation)
+		p.damaged = true
+		return p, nil
 	}
-	p.damaged = p.object != nil
-	return p, nil
+	t.warn("%s was missing or damaged; put back from generation %s", t.named.Metadata, r.Generation)
+	obj, err := putBytes(ctx, t.store, t.layout.Metadata, snap.Bytes(), unchanged(p.object))
+	if errors.Is(err, blobstore.ErrPrecondition) {
+		return p, errOvertaken
+	}
+	if err != nil {
+		return p, err
+	}
+	p.object = &obj
+	p.record.Metadata.Tag = obj.Tag
+	return t.mendRecord(ctx, p)
 }
 
 // prove loads a checkpoint and checks every byte range; what does not prove is
@@ -223,9 +233,8 @@ func generationNames(ctx context.Context, store blobstore.Store, l Layout) ([]st
 
 func sortGenerations(names []string) {
 	slices.SortFunc(names, func(a, b string) int {
-		if d := sequenceOf(b) - sequenceOf(a); d != 0 {
-			return int(d)
-		}
-		return strings.Compare(b, a)
+		aSeq, aID := splitGeneration(a)
+		bSeq, bID := splitGeneration(b)
+		return cmp.Or(cmp.Compare(bSeq, aSeq), cmp.Compare(bID, aID))
 	})
 }

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,9 @@ import (
 // an old chkpin never meddles with what a newer one made.
 const layoutVersion = 1
 
+// recordName is the name of the record of the pin and of each generation.
+const recordName = "pin.json"
+
 // Layout names what chkpin keeps below an application's folder. The names are a
 // promise: Flink deployments hold [Layout.Metadata].
 type Layout struct {
@@ -30,6 +34,7 @@ type Layout struct {
 	Hold        blobstore.URI // last-state/hold.json
 	Generations blobstore.URI // last-state/generations
 	State       blobstore.URI // last-state/state
+	Collecting  blobstore.URI // last-state/collecting: collections of garbage at work
 	Existed     blobstore.URI // chkpin.json: state existed here once
 }
 
@@ -40,10 +45,11 @@ func LayoutOf(app blobstore.URI) Layout {
 		App:         app,
 		Root:        root,
 		Metadata:    root.Join(MetadataName),
-		Record:      root.Join("pin.json"),
+		Record:      root.Join(recordName),
 		Hold:        root.Join("hold.json"),
 		Generations: root.Join("generations"),
 		State:       root.Join("state"),
+		Collecting:  root.Join("collecting"),
 		Existed:     app.Join("chkpin.json"),
 	}
 }
@@ -66,14 +72,21 @@ func nameGeneration(sequence int64, checkpointID int64) string {
 	return fmt.Sprintf("%08d-chk-%d", sequence, checkpointID)
 }
 
+// splitGeneration is the reverse of nameGeneration; 0 for other names.
+func splitGeneration(name string) (sequence, checkpointID int64) {
+	m := generationName.FindStringSubmatch(name)
+	if m == nil {
+		return 0, 0
+	}
+	sequence, _ = strconv.ParseInt(m[1], 10, 64)
+	checkpointID, _ = strconv.ParseInt(m[2], 10, 64)
+	return sequence, checkpointID
+}
+
 // sequenceOf is the number of a generation, 0 for other names.
 func sequenceOf(generation string) int64 {
-	m := generationName.FindStringSubmatch(generation)
-	if m == nil {
-		return 0
-	}
-	n, _ := strconv.ParseInt(m[1], 10, 64)
-	return n
+	sequence, _ := splitGeneration(generation)
+	return sequence
 }
 
 // Run is one run of a job: what its JobManager calls it and where it writes.
@@ -93,6 +106,9 @@ func (r Run) StartTime() string { return time.UnixMilli(r.Started).UTC().Format(
 
 func (r Run) is(s Run) bool { return r.JobID == s.JobID && r.Started == s.Started }
 
+// covers reports whether r is s and tells nothing less of it.
+func (r Run) covers(s Run) bool { return r.is(s) && (s.Folder == "" || s.Folder == r.Folder) }
+
 // Record is the content of pin.json, of the published pin or of a generation.
 // It describes; what a pin names is in its metadata file only.
 type Record struct {
@@ -105,8 +121,8 @@ type Record struct {
 	// Previous are the runs this lineage had before Run, newest first.
 	Previous []Run `json:"previous,omitempty"`
 
-	// Seen is a run that restored from this pin and has nothing pinned yet.
-	// Later failovers hide that it did.
+	// Seen is the run that restored from this pin last: Run itself, or one that
+	// has nothing pinned yet. Later failovers hide that it did.
 	Seen *Seen `json:"seen,omitempty"`
 
 	// Held are runs that were refused, newest first: a failover gives them a
@@ -151,26 +167,30 @@ type Hold struct {
 	Reason       string `json:"reason,omitempty"`
 }
 
-// existed is the content of chkpin.json.
-type existed struct {
-	Layout int `json:"layout"`
-}
-
 // maxRecord bounds a record: small, so that reading one is one short request.
 const maxRecord = 4096
 
-// encode makes the JSON of a record, dropping the oldest runs of the lineage
-// until it is small.
+// encode makes the JSON of a record, forgetting the oldest runs until it is
+// small: those that were replaced long ago first.
 func (r Record) encode() []byte {
 	for {
 		data, err := json.MarshalIndent(r, "", " ")
 		if err != nil {
 			panic(err) // plain strings and numbers
 		}
-		if len(data) < maxRecord || len(r.Previous) == 0 {
-			return append(data, '\n')
+		data = append(data, '\n')
+		switch {
+		case len(data) < maxRecord:
+			return data
+		case len(r.Previous) > keepRuns:
+			r.Previous = r.Previous[:len(r.Previous)-1]
+		case len(r.Held) > 0:
+			r.Held = r.Held[:len(r.Held)-1]
+		case len(r.Previous) > 0:
+			r.Previous = r.Previous[:len(r.Previous)-1]
+		default:
+			return data
 		}
-		r.Previous = r.Previous[:len(r.Previous)-1]
 	}
 }
 
@@ -179,7 +199,8 @@ const maxHeld = 4
 
 // withHeld remembers a refused run.
 func (r Record) withHeld(run Run) Record {
-	r.Held = append([]Run{run}, r.Held[:min(len(r.Held), maxHeld-1)]...)
+	others := slices.DeleteFunc(slices.Clone(r.Held), run.is)
+	r.Held = append([]Run{run}, others[:min(len(others), maxHeld-1)]...)
 	return r
 }
 
@@ -188,26 +209,47 @@ func (r Record) isHeld(run Run) bool {
 	return slices.ContainsFunc(r.Held, run.is)
 }
 
-// succeeds adds what the record before it knew of the lineage to r, whose run
-// is the one pinned now.
+// succeeds adds to r, whose run is the one pinned now, what the record before it
+// knew of the lineage.
 func (r Record) succeeds(before Record) Record {
-	r.Previous = before.Previous
-	if before.Generation != "" && !before.Run.is(r.Run) {
-		r.Previous = append([]Run{before.Run}, before.Previous...)
+	if before.Generation == "" {
+		return r
 	}
-	if before.Run.is(r.Run) && r.Run.Folder == "" {
-		r.Run.Folder = before.Run.Folder // a savepoint does not tell it
+	known := []Run{r.Run}
+	for _, run := range slices.Concat(r.Previous, []Run{before.Run}, before.Previous) {
+		if !slices.ContainsFunc(known, run.is) {
+			known = append(known, run)
+		}
 	}
-	if before.Seen != nil && !before.Seen.is(r.Run) {
-		r.Seen = before.Seen
+	r.Previous = known[1:]
+	r.Seen, r.Held = before.Seen, before.Held
+	if before.Run.is(r.Run) {
+		r.Run.Folder = cmp.Or(r.Run.Folder, before.Run.Folder) // a savepoint does not tell it
+		return r
 	}
-	r.Held = slices.DeleteFunc(slices.Clone(before.Held), func(h Run) bool { return h.JobID == r.Run.JobID })
+	// With a constant job id, refused runs wrote where this one writes; now that it
+	// is accepted, so is its folder.
+	r.Held = slices.DeleteFunc(slices.Clone(r.Held), func(h Run) bool { return h.JobID == r.Run.JobID })
 	return r
 }
 
-// readJSON reads a small record; false means that there is none.
+// waiting is the run that restored from the pin and has nothing pinned yet.
+func (r Record) waiting() *Seen {
+	if r.Seen == nil || r.Seen.is(r.Run) {
+		return nil
+	}
+	return r.Seen
+}
+
+// errNoRecord: what stands where a record should is none.
+var errNoRecord = errors.New("not a record of chkpin")
+
+// maxJSON bounds what is read for JSON: an announcement of a million files.
+const maxJSON = 64 << 20
+
+// readJSON reads what chkpin wrote as JSON; false means that there is none.
 func readJSON(ctx context.Context, store blobstore.Store, u blobstore.URI, into any) (blobstore.Object, bool, error) {
-	data, obj, err := blobstore.ReadAll(ctx, store, u, 1<<20)
+	data, obj, err := blobstore.ReadAll(ctx, store, u, maxJSON)
 	if errors.Is(err, blobstore.ErrNotExist) {
 		return obj, false, nil
 	}
@@ -218,12 +260,25 @@ func readJSON(ctx context.Context, store blobstore.Store, u blobstore.URI, into 
 		Layout int `json:"layout"`
 	}
 	if err := json.Unmarshal(data, &layout); err != nil {
-		return obj, false, &DamagedError{URI: u.String(), Err: fmt.Errorf("not a record of chkpin: %w", err)}
+		return obj, false, &DamagedError{URI: u.String(), Err: fmt.Errorf("%w: %w", errNoRecord, err)}
 	}
-	if layout.Layout != layoutVersion {
+	if layout.Layout > layoutVersion {
 		return obj, false, &DamagedError{URI: u.String(), Err: fmt.Errorf("layout %d, this chkpin knows %d", layout.Layout, layoutVersion)}
 	}
-	return obj, true, json.Unmarshal(data, into)
+	if err := json.Unmarshal(data, into); err != nil || layout.Layout < 1 {
+		return obj, false, &DamagedError{URI: u.String(), Err: errNoRecord}
+	}
+	return obj, true, nil
+}
+
+// readManifest reads the record of a generation; false for one that is not
+// finished, or whose record is none.
+func readManifest(ctx context.Context, store blobstore.Store, generation blobstore.URI) (r Record, ok bool, err error) {
+	_, ok, err = readJSON(ctx, store, generation.Join(recordName), &r)
+	if errors.Is(err, errNoRecord) {
+		return r, false, nil
+	}
+	return r, ok, err
 }
 
 func digestOf(data []byte) string {

@@ -45,77 +45,77 @@ func (r Resolved) Args() []string { return []string{"--fromSavepoint", r.Path.St
 // without state is right. [ErrPinGone] and *[DamagedError] mean that there was
 // state and it cannot be had; [ErrTooOld] that it is older than MaxAge.
 func Resolve(ctx context.Context, store blobstore.Store, app blobstore.URI, opts ResolveOptions) (Resolved, error) {
-	layout := LayoutOf(app)
-	snap, err := prove(ctx, store, layout.Metadata, opts.Relocations)
-	var damaged *DamagedError
-	switch {
-	case err == nil:
-		return describePin(ctx, store, layout, snap, opts)
-	case !errors.Is(err, blobstore.ErrNotExist) && !errors.As(err, &damaged):
-		return Resolved{}, err
-	case damaged != nil && opts.Strict:
-		return Resolved{}, err
-	}
-	return fallBack(ctx, store, layout, err, opts)
-}
-
-// describePin fills in what the record says about the published pin.
-func describePin(ctx context.Context, store blobstore.Store, l Layout, s *Snapshot, opts ResolveOptions) (Resolved, error) {
+	layout := LayoutOf(opts.Relocations.Apply(app))
 	var rec Record
 	var notes []string
-	_, ok, err := readJSON(ctx, store, l.Record, &rec)
-	if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
-		notes = append(notes, err.Error())
-	} else if err != nil {
+	var damaged *DamagedError
+	_, ok, err := readJSON(ctx, store, layout.Record, &rec)
+	switch {
+	case errors.As(err, &damaged):
+		rec, notes = Record{}, []string{err.Error()}
+	case err != nil:
 		return Resolved{}, err
 	}
-	if ok && rec.Metadata.SHA256 != digestOf(s.Bytes()) {
-		ok = false // a tick was killed before it wrote the record, or the file is not ours
+	snap, err := prove(ctx, store, layout.Metadata, opts.Relocations)
+	if errors.Is(err, blobstore.ErrNotExist) || errors.As(err, &damaged) {
+		return fallBack(ctx, store, layout, app, rec, err, opts)
 	}
-	if !ok {
-		notes = append(notes, fmt.Sprintf("%s does not describe what is published; the next tick mends it", l.Record))
+	if err != nil {
+		return Resolved{}, err
+	}
+	if digest := digestOf(snap.Bytes()); !ok || rec.Metadata.SHA256 != digest {
+		notes = append(notes, fmt.Sprintf("%s does not describe what is published; the next tick mends it", layout.Record))
+		found, err := findGeneration(ctx, store, layout, digest)
+		if err != nil {
+			return Resolved{}, err
+		}
 		rec = Record{}
+		if found != nil {
+			rec = *found
+		}
 	}
-	return resolved(l.Metadata, s, rec, notes, opts)
+	return resolved(LayoutOf(app).Metadata, snap, rec, notes, opts)
 }
 
 // fallBack looks for a generation when the constant path does not restore.
 // cause is why it does not.
-func fallBack(ctx context.Context, store blobstore.Store, l Layout, cause error, opts ResolveOptions) (Resolved, error) {
-	names, err := generationNames(ctx, store, l)
-	if err != nil {
-		return Resolved{}, err
-	}
-	for _, name := range names {
-		var rec Record
-		dir := l.generation(name)
-		_, ok, err := readJSON(ctx, store, dir.Join("pin.json"), &rec)
-		if err != nil || !ok {
-			continue
-		}
-		snap, err := prove(ctx, store, dir, opts.Relocations)
-		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) || errors.Is(err, blobstore.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return Resolved{}, err
-		}
-		if opts.Strict {
-			return Resolved{}, fmt.Errorf("%w: %w", ErrPinGone, cause)
-		}
-		return resolved(dir.Join(MetadataName), snap, rec, []string{fmt.Sprintf("falling back to generation %s: %v", name, cause)}, opts)
-	}
-	if damaged := (*DamagedError)(nil); errors.As(cause, &damaged) {
+func fallBack(ctx context.Context, store blobstore.Store, l Layout, app blobstore.URI, rec Record, cause error, opts ResolveOptions) (Resolved, error) {
+	var damaged *DamagedError
+	if errors.As(cause, &damaged) && opts.Strict {
 		return Resolved{}, cause
 	}
-	var e existed
-	_, ok, err := readJSON(ctx, store, l.Existed, &e)
+	found, snap, err := newestProvable(ctx, store, l, rec.Generation, opts.Relocations)
 	switch {
 	case err != nil:
 		return Resolved{}, err
-	case ok || len(names) > 0:
-		return Resolved{}, fmt.Errorf("%w: %s", ErrPinGone, l.App)
+	case found != nil && opts.Strict:
+		return Resolved{}, fmt.Errorf("%w: %w", ErrPinGone, cause)
+	case found != nil:
+		path := LayoutOf(app).generation(found.Generation).Join(MetadataName)
+		return resolved(path, snap, *found, []string{fmt.Sprintf("falling back to generation %s: %v", found.Generation, cause)}, opts)
+	case damaged != nil:
+		return Resolved{}, cause
 	}
-	return Resolved{}, fmt.Errorf("%w: %s", ErrNoPin, l.App)
+	gone, err := everPinned(ctx, store, l, rec)
+	switch {
+	case err != nil:
+		return Resolved{}, err
+	case gone:
+		return Resolved{}, fmt.Errorf("%w: %s", ErrPinGone, app)
+	}
+	return Resolved{}, fmt.Errorf("%w: %s", ErrNoPin, app)
+}
+
+// everPinned reports whether there was state here once.
+func everPinned(ctx context.Context, store blobstore.Store, l Layout, rec Record) (bool, error) {
+	if rec.Generation != "" {
+		return true, nil
+	}
+	if _, err := store.Stat(ctx, l.Existed); !errors.Is(err, blobstore.ErrNotExist) {
+		return err == nil, err
+	}
+	names, err := generationNames(ctx, store, l)
+	return len(names) > 0, err
 }
 
 func resolved(path blobstore.URI, s *Snapshot, rec Record, notes []string, opts ResolveOptions) (Resolved, error) {
@@ -132,7 +132,10 @@ func resolved(path blobstore.URI, s *Snapshot, rec Record, notes []string, opts 
 		if opts.Now != nil {
 			now = opts.Now
 		}
-		if age := now().Sub(r.Triggered); r.Triggered.IsZero() || age > opts.MaxAge {
+		if r.Triggered.IsZero() {
+			return r, fmt.Errorf("%w, for all that is known: nobody knows when checkpoint %d was triggered", ErrTooOld, r.CheckpointID)
+		}
+		if now().Sub(r.Triggered) > opts.MaxAge {
 			return r, fmt.Errorf("%w: checkpoint %d was triggered %s", ErrTooOld, r.CheckpointID, r.Triggered.Format(time.RFC3339))
 		}
 	}

@@ -182,15 +182,32 @@ func authority(u *url.URL) string {
 
 // get decodes the JSON at a path below the root into answer, a pointer.
 func (c *Client) get(ctx context.Context, path string, answer any) error {
+	return c.call(ctx, http.MethodGet, path, nil, answer)
+}
+
+// call sends body, if there is one, as JSON and decodes the answer. Every call is repeated while that can help, so
+// one that changes something must bear repetition.
+func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 
-	call := &CallError{Method: http.MethodGet, URL: c.base.JoinPath(path).String()}
-	request, err := retryablehttp.NewRequestWithContext(limited, call.Method, call.URL, nil)
+	call := &CallError{Method: method, URL: c.base.JoinPath(path).String()}
+	var content any // a nil []byte would be a body, too
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return configError("request for %s: %w", call.URL, err)
+		}
+		content = encoded
+	}
+	request, err := retryablehttp.NewRequestWithContext(limited, call.Method, call.URL, content)
 	if err != nil {
 		return configError("request for %s: %w", call.URL, err)
 	}
 	request.Header.Set("Accept", "application/json")
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	if err := c.credentials.authorize(request.Request); err != nil {
 		return err
 	}
@@ -278,7 +295,7 @@ func withoutURL(err error) error {
 // decode reads an answer of at most limit bytes.
 func decode(response *http.Response, limit int64, answer any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, response.Body, limit))
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusAccepted {
 		// Whatever arrived of an error's text is good enough.
 		var flink struct {
 			Errors []string `json:"errors"`

@@ -1,11 +1,23 @@
 package flinkrest
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Version is the release of a cluster's Flink.
 type Version struct {
 	Flink    string // such as 1.20.5
 	Revision string // such as "0980485 @ 2026-06-08T09:21:06+02:00"
+}
+
+// before reports whether the release is older than major.minor. One that cannot be read is not.
+func (v Version) before(major, minor int) bool {
+	var a, b int
+	if n, _ := fmt.Sscanf(v.Flink, "%d.%d", &a, &b); n < 2 {
+		return false
+	}
+	return a < major || a == major && b < minor
 }
 
 // Version reads which Flink the JobManager runs (GET /config).

@@ -112,10 +112,14 @@ func (c *Client) Job(ctx context.Context, id string) (JobDetails, error) {
 // getJob is get for paths below /jobs/:jobid, the only ones at which 404 is a fact about the job: elsewhere, and
 // when the text is not Flink's, 404 means that the URL is not a JobManager's.
 func (c *Client) getJob(ctx context.Context, id, below string, answer any) error {
+	return c.callJob(ctx, http.MethodGet, id, below, nil, answer)
+}
+
+func (c *Client) callJob(ctx context.Context, method, id, below string, body, answer any) error {
 	if !isJobID(id) {
 		return configError("job id %q is not 32 hexadecimal digits", id)
 	}
-	err := c.get(ctx, "jobs/"+id+below, answer)
+	err := c.call(ctx, method, "jobs/"+id+below, body, answer)
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		status.notFound = status.Code == http.StatusNotFound && len(status.Messages) > 0
 	}

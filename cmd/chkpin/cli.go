@@ -28,8 +28,12 @@ type cli struct {
 	LogLevel  slog.Level              `default:"WARN" env:"CHKPIN_LOG_LEVEL" help:"DEBUG, INFO, WARN or ERROR."`
 	Relocated []checkpoint.Relocation `sep:"none" placeholder:"FROM=TO" help:"Look for what checkpoints name below FROM below TO, both URIs. Repeatable."`
 
+	storeFlags `group:"Reaching S3:"`
+
 	Pin     pinCommand     `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
+	Stop    stopCommand    `cmd:"" help:"Stop the job with a savepoint and pin that."`
 	Resolve resolveCommand `cmd:"" help:"Prove the pin and print the arguments to start from it."`
+	Exec    execCommand    `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
 	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
@@ -69,11 +73,16 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	log := newLogger(stderr, c.LogFormat, c.LogLevel)
+	store, err := c.open(log)
+	if err != nil {
+		return nil, nil, err
+	}
 	env := &environment{
 		stdout:      stdout,
 		json:        c.Output == "json",
-		log:         newLogger(stderr, c.LogFormat, c.LogLevel),
-		store:       blobstore.Mux{blobstore.FamilyFile: blobstore.NewFile()},
+		log:         log,
+		store:       store,
 		relocations: c.Relocated,
 	}
 	return parsed.Selected().Target.Addr().Interface().(command), env, nil
@@ -101,7 +110,7 @@ type appURI struct{ blobstore.URI }
 
 func (a *appURI) UnmarshalText(text []byte) error {
 	if strings.HasPrefix(string(text), "/") {
-		return usagef("file://"+string(text), "%q has no scheme", text)
+		return usagef("write file://"+string(text), "%q has no scheme", text)
 	}
 	return a.URI.UnmarshalText(text)
 }

@@ -27,7 +27,7 @@ type outcome struct {
 var (
 	done        = outcome{0, "done", "done, or nothing to do"}
 	failed      = outcome{1, "failed", "unexpected failure"}
-	nothing     = outcome{3, "nothing", "nothing there: no job, no checkpoint yet, checkpointing off, JobManager storage, no pin"}
+	nothing     = outcome{3, "nothing", "nothing there: no job, no checkpoint that could be pinned, no pin"}
 	damaged     = outcome{4, "damaged", "damaged, dangling, or of a format this chkpin does not know"}
 	ambiguous   = outcome{5, "ambiguous", "several jobs could be meant"}
 	refused     = outcome{6, "refused", "refused: the pin is newer, --max-age, --max-bytes"}
@@ -38,9 +38,11 @@ var (
 	stopped     = outcome{130, "interrupted", "interrupted (143 by SIGTERM)"}
 )
 
+var outcomes = []outcome{done, failed, nothing, damaged, ambiguous, refused, held, unreachable, denied, misused, stopped}
+
 func exitTable() string {
 	var b strings.Builder
-	for _, o := range []outcome{done, failed, nothing, damaged, ambiguous, refused, held, unreachable, denied, misused, stopped} {
+	for _, o := range outcomes {
 		fmt.Fprintf(&b, "  %3d  %s\n", o.code, o.meaning)
 	}
 	return b.String()
@@ -65,29 +67,39 @@ func as[T error](err error) bool {
 
 var verdicts = []verdict{
 	{misused, as[*usageError], ""},
-	{misused, as[*kong.ParseError], "chkpin --help lists commands and flags"},
-	{misused, is(flinkrest.ErrConfig), "check the --jobmanager flags"},
+	{misused, as[*kong.ParseError], "chkpin --help lists the commands, chkpin COMMAND --help their flags"},
+	{misused, is(flinkrest.ErrConfig), "chkpin pin --help lists what says how to reach a JobManager"},
 	{misused, is(blobstore.ErrURI), ""},
-	{misused, is(blobstore.ErrScheme), "this chkpin stores to file: URIs"},
+	{misused, is(blobstore.ErrScheme), "this chkpin stores to file: and s3: URIs (also s3a, s3p)"},
 	{misused, is(checkpoint.ErrInsideJob), "choose an <app> beside the checkpoint folders, not in one: Flink deletes there"},
 	{ambiguous, as[*ambiguousError], "name the job with --job or --job-id"},
 	{nothing, as[*noJobError], "is the job running, and is this its JobManager? --tolerate no-job makes this exit 0"},
 	{nothing, is(errCheckpointingOff), "set execution.checkpointing.interval in Flink's configuration"},
-	{nothing, is(flinkrest.ErrNotFound), "the job ended meanwhile"},
 	{nothing, is(checkpoint.ErrNotAddressable), "set execution.checkpointing.dir (state.checkpoints.dir before 1.20) in Flink's configuration"},
-	{nothing, is(checkpoint.ErrNoCheckpoint), "wait for the job's next checkpoint; --checkpoints DIR looks in a folder; --tolerate no-checkpoint makes this exit 0"},
-	{nothing, is(checkpoint.ErrNoPin), "run chkpin pin first; --allow-first-start makes resolve print nothing and exit 0"},
-	{damaged, is(checkpoint.ErrPinGone), "look for the job's own checkpoints with chkpin verify; do not start without state by accident"},
-	{held, as[*checkpoint.HeldError], "if this run is the one to keep, pin it with --accept-lineage; otherwise restart the job with what chkpin resolve prints"},
+	{nothing, is(checkpoint.ErrNoCheckpoint), "wait for the job's next one; --tolerate no-checkpoint makes this exit 0"},
+	{nothing, is(checkpoint.ErrNoPin), "chkpin pin makes a pin; is the URI right, and the volume mounted?"},
+	{damaged, is(checkpoint.ErrPinGone), "find a checkpoint or savepoint that chkpin verify calls restorable; do not start without state by accident"},
+	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage; " +
+		"a hold ends when last-state/hold.json is deleted"},
+	{failed, as[*savepointError], "the job runs on; its JobManager's log says more"},
 	{refused, is(checkpoint.ErrNewer), "another chkpin may be at work; the next tick settles it"},
+	{refused, is(checkpoint.ErrCollecting), "the next tick settles it"},
 	{refused, is(checkpoint.ErrTooLarge), "raise --max-bytes, or make checkpoints incremental"},
 	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
 	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
-	{damaged, as[*checkpoint.DamagedError], "the pin published before was left alone; chkpin verify shows what is missing"},
+	{damaged, as[*checkpoint.DamagedError], "chkpin verify shows what is wrong"},
 	{unreachable, is(flinkrest.ErrUnavailable), "is the URL right and the JobManager up? The pin was left alone"},
-	{nothing, is(blobstore.ErrNotExist), "check the URI"},
 	{denied, is(blobstore.ErrPermission), "check the rights of the user that chkpin runs as"},
+	{denied, writing, "check that the storage is there and can be written to"},
+	{nothing, is(blobstore.ErrNotExist), "check the URI"},
 	{denied, as[*blobstore.Error], "check that the storage is there and reachable"},
+}
+
+// writing: a write that failed. What does not exist then is the place to write
+// to, as on a volume that is not mounted.
+func writing(err error) bool {
+	e, ok := errors.AsType[*blobstore.Error](err)
+	return ok && (e.Op == "put" || e.Op == "copy" || e.Op == "delete")
 }
 
 func verdictOf(ctx context.Context, err error) verdict {
@@ -115,27 +127,42 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	if err == nil {
 		return v.code
 	}
-	if v.outcome == stopped {
+	if v.result == stopped.result {
 		err = context.Cause(ctx)
 	}
 	fmt.Fprintf(stderr, "chkpin: %v\n", err)
-	if usage, ok := errors.AsType[*usageError](err); ok {
-		v.hint = usage.hint
-	}
+	v.hint = orElse(hintOf(err), v.hint)
 	if v.hint != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", v.hint)
 	}
 	return v.code
 }
 
-// usageError is a command line that makes no sense, found after kong's parsing.
-type usageError struct {
-	text string
+// hintOf is the hint that an error brings along, the outermost one: a command or
+// a store knows a better way out than the table.
+func hintOf(err error) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
+}
+
+// hintedError is an error for which a command knows a better way out than the
+// table.
+type hintedError struct {
+	error
 	hint string
 }
+
+func (e *hintedError) Unwrap() error { return e.error }
+func (e *hintedError) Hint() string  { return e.hint }
+
+// usageError is a command line that makes no sense, found by a command itself.
+type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
 
 func usagef(hint, format string, args ...any) error {
-	return &usageError{fmt.Sprintf(format, args...), hint}
+	return &hintedError{&usageError{fmt.Sprintf(format, args...)}, hint}
 }

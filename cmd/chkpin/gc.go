@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -15,7 +16,7 @@ import (
 type gcCommand struct {
 	App   appURI        `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
 	Keep  int           `default:"3" env:"CHKPIN_KEEP" help:"Generations to keep, at least 2."`
-	Grace time.Duration `default:"1h" env:"CHKPIN_GRACE" help:"Keep what is younger, by the store's clock."`
+	Grace time.Duration `default:"1h" env:"CHKPIN_GRACE" help:"Keep what is younger, by the store's clock; at least three times pin's --timeout."`
 	Yes   bool          `help:"Delete; without it, only say what would go."`
 }
 
@@ -34,6 +35,22 @@ type gcGarbage struct {
 	Bytes  int64  `json:"bytes"`
 	Delete bool   `json:"delete"`
 	Why    string `json:"why"`
+}
+
+// minKeep is how many generations always stay, see [checkpoint.GCOptions].
+const minKeep = 2
+
+var errKeep = fmt.Errorf("--keep must be at least %d", minKeep)
+
+// Validate refuses what would otherwise silently mean something else.
+func (c *gcCommand) Validate() error {
+	switch {
+	case c.Grace <= 0:
+		return errors.New("--grace must be more than 0s")
+	case c.Keep < minKeep:
+		return errKeep
+	}
+	return nil
 }
 
 func (c *gcCommand) Run(ctx context.Context, env *environment) error {
@@ -69,11 +86,15 @@ func (r gcResult) describe(w io.Writer) {
 		}
 	}
 	t.Flush()
-	verb := "deleted"
-	if r.DryRun {
-		verb = "would delete (run with --yes)"
+	size := humanize.IBytes(uint64(r.Bytes))
+	switch {
+	case r.Deleted == 0:
+		fmt.Fprintln(w, "nothing to delete")
+	case r.DryRun:
+		fmt.Fprintf(w, "would delete %d objects, %s; --yes deletes them\n", r.Deleted, size)
+	default:
+		fmt.Fprintf(w, "deleted %d objects, %s\n", r.Deleted, size)
 	}
-	fmt.Fprintf(w, "%s %d objects, %s\n", verb, r.Deleted, humanize.IBytes(uint64(r.Bytes)))
 }
 
 func keepOrDelete(g gcGarbage) string {

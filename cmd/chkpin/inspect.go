@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -49,7 +50,12 @@ type inspectFile struct {
 
 func (c *inspectCommand) Run(ctx context.Context, env *environment) error {
 	snap, err := checkpoint.Load(ctx, env.store, c.URI, checkpoint.LoadOptions{Relocations: env.relocations})
-	if err != nil {
+	switch {
+	case as[*checkpoint.DamagedError](err):
+		return &hintedError{err, "is it the whole _metadata of a checkpoint or savepoint, of Flink up to 2.3?"}
+	case errors.Is(err, blobstore.ErrNotExist):
+		return &hintedError{err, hintNoCheckpoint}
+	case err != nil:
 		return err
 	}
 	in, err := snap.Inspect()
@@ -101,14 +107,14 @@ func (r inspectResult) describe(w io.Writer) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\n", op.ID, orDash(op.UID), orDash(op.Name), op.Parallelism, op.MaxParallelism, humanize.IBytes(uint64(op.StateBytes)))
 	}
 	if len(r.Files) > 0 {
-		fmt.Fprintf(t, "\nFILE\tHANDLE\tOFFSET\tSIZE\tSHARED\n")
+		fmt.Fprintf(t, "\nHANDLE\tSHARED\tOFFSET\tSIZE\tFILE\n")
 	}
 	for _, f := range r.Files {
 		shared := "no"
 		if f.Shared {
 			shared = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\n", f.URI, f.Handle, f.Offset, f.Size, shared)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\n", f.Handle, shared, f.Offset, f.Size, f.URI)
 	}
 	t.Flush()
 	printWarnings(w, r.Warnings)

@@ -69,7 +69,9 @@ type restJob struct {
 	includeSavepoints bool
 }
 
-// Observe implements [checkpoint.Job] with two calls.
+// Observe implements [checkpoint.Job] with two calls. It makes a third when the
+// JobManager does not know the job or its checkpoints, which one answer does not
+// tell apart.
 func (r restJob) Observe(ctx context.Context) (checkpoint.Observation, error) {
 	var obs checkpoint.Observation
 	job, err := r.choose(ctx)
@@ -79,6 +81,9 @@ func (r restJob) Observe(ctx context.Context) (checkpoint.Observation, error) {
 	obs.Run = checkpoint.Run{JobID: job.ID, JobName: job.Name, Started: job.Start.UnixMilli()}
 	stats, err := r.client.Checkpoints(ctx, job.ID)
 	if errors.Is(err, flinkrest.ErrNotFound) {
+		if _, err := r.choose(ctx); err != nil {
+			return obs, err // it ended between the two calls
+		}
 		return obs, fmt.Errorf("job %s: %w: %w", job.ID, errCheckpointingOff, err)
 	}
 	if err != nil {

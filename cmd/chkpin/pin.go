@@ -15,20 +15,51 @@ import (
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
-type pinCommand struct {
-	App appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
-	jobManager
-	jobChoice
+// tickFlags change every tick, that of pin as those of watch and stop.
+type tickFlags struct {
+	Keep     int           `default:"3" env:"CHKPIN_KEEP" help:"Generations to keep, at least 2."`
+	Timeout  time.Duration `default:"5m" env:"CHKPIN_TIMEOUT" help:"Nothing is published later than this."`
+	MaxBytes byteSize      `default:"0" placeholder:"SIZE" env:"CHKPIN_MAX_BYTES" help:"Refuse to copy more at once, such as 50GB; 0 is no limit."`
+}
 
-	AcceptLineage     bool          `env:"CHKPIN_ACCEPT_LINEAGE" help:"Pin a run that does not descend from what is pinned."`
+// Validate refuses what would otherwise silently mean something else.
+func (f tickFlags) Validate() error {
+	switch {
+	case f.Timeout <= 0:
+		return errors.New("--timeout must be more than 0s")
+	case f.Keep < minKeep:
+		return errKeep
+	}
+	return nil
+}
+
+func (f tickFlags) options(env *environment) checkpoint.PinOptions {
+	return checkpoint.PinOptions{
+		Keep:        f.Keep,
+		Timeout:     f.Timeout,
+		MaxBytes:    int64(f.MaxBytes),
+		Relocations: env.relocations,
+		Logger:      env.log,
+	}
+}
+
+// sourceFlags say which checkpoints of the job count.
+type sourceFlags struct {
 	IncludeSavepoints bool          `env:"CHKPIN_INCLUDE_SAVEPOINTS" help:"Pin a savepoint too, when it is the newest."`
-	Checkpoints       blobstore.URI `placeholder:"URI" env:"CHKPIN_CHECKPOINTS" help:"Folder of the job's checkpoint folders, to look in when the JobManager remembers none."`
-	DryRun            bool          `env:"CHKPIN_DRY_RUN" help:"Say what would be copied and write nothing."`
-	Keep              int           `default:"3" env:"CHKPIN_KEEP" help:"Generations to keep, at least 2."`
-	Timeout           time.Duration `default:"5m" env:"CHKPIN_TIMEOUT" help:"Nothing is published later than this."`
+	Checkpoints       blobstore.URI `placeholder:"URI" env:"CHKPIN_CHECKPOINTS" help:"Folder of the jobs' checkpoint folders, to look in when the JobManager was restarted and remembers only that it restored one of them."`
 	MinInterval       time.Duration `default:"0s" env:"CHKPIN_MIN_INTERVAL" help:"Between two pinned checkpoints of one run."`
-	MaxBytes          byteSize      `default:"0" placeholder:"SIZE" env:"CHKPIN_MAX_BYTES" help:"Refuse to copy more at once, such as 50GB; 0 is no limit."`
-	Tolerate          []string      `enum:"no-job,no-checkpoint,jobmanager-down" placeholder:"WHAT" env:"CHKPIN_TOLERATE" help:"Everyday absences that exit 0 with a warning: no-job, no-checkpoint, jobmanager-down."`
+}
+
+type pinCommand struct {
+	App        appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	jobManager `group:"Reaching the JobManager:"`
+	jobChoice
+	sourceFlags
+	tickFlags
+
+	AcceptLineage bool     `env:"CHKPIN_ACCEPT_LINEAGE" help:"Pin a run that does not descend from what is pinned."`
+	DryRun        bool     `env:"CHKPIN_DRY_RUN" help:"Say what would be copied and write nothing."`
+	Tolerate      []string `enum:"no-job,no-checkpoint,jobmanager-down" placeholder:"WHAT" env:"CHKPIN_TOLERATE" help:"Everyday absences that exit 0 with a warning: no-job, no-checkpoint, jobmanager-down."`
 }
 
 // pinResult is the JSON of pin, documented in the README.
@@ -45,6 +76,13 @@ type pinResult struct {
 	Warnings     []string `json:"warnings"`
 }
 
+func resultOf(p checkpoint.Pinned) pinResult {
+	return pinResult{
+		Result: p.Result, Generation: p.Generation, JobID: p.JobID, CheckpointID: p.CheckpointID, Source: p.Source,
+		Copied: p.Copied, Reused: p.Reused, BytesCopied: p.BytesCopied, Restorable: p.Restorable, Warnings: p.Warnings,
+	}
+}
+
 // Run pins once. The result is printed whatever comes out, so that a reader of
 // the JSON need not parse the error.
 func (c *pinCommand) Run(ctx context.Context, env *environment) error {
@@ -53,29 +91,32 @@ func (c *pinCommand) Run(ctx context.Context, env *environment) error {
 		return err
 	}
 	job := restJob{client, c.jobChoice, c.IncludeSavepoints}
-	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, job, checkpoint.PinOptions{
-		AcceptLineage: c.AcceptLineage,
-		Keep:          c.Keep,
-		Timeout:       c.Timeout,
-		MinInterval:   c.MinInterval,
-		MaxBytes:      int64(c.MaxBytes),
-		Checkpoints:   c.Checkpoints,
-		DryRun:        c.DryRun,
-		Relocations:   env.relocations,
-		Logger:        env.log,
-	})
+	opts := c.tickFlags.options(env)
+	opts.AcceptLineage, opts.DryRun = c.AcceptLineage, c.DryRun
+	opts.Checkpoints, opts.MinInterval = c.Checkpoints, c.MinInterval
+	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, job, opts)
 	if err != nil {
 		p.Result = verdictOf(ctx, err).result
 		if c.tolerates(err) {
 			p.Warnings = append(p.Warnings, "tolerated: "+err.Error())
 			err = nil
+		} else {
+			err = c.explain(p, err)
 		}
 	}
-	result := pinResult{
-		Result: p.Result, Generation: p.Generation, JobID: p.JobID, CheckpointID: p.CheckpointID, Source: p.Source,
-		Copied: p.Copied, Reused: p.Reused, BytesCopied: p.BytesCopied, Restorable: p.Restorable, Warnings: p.Warnings,
-	}
+	result := resultOf(p)
 	return errors.Join(err, env.print(result, func(w io.Writer) { result.describe(w, err) }))
+}
+
+// explain adds the way out where it depends on what was looked at.
+func (c *pinCommand) explain(p checkpoint.Pinned, err error) error {
+	switch {
+	case errors.Is(err, checkpoint.ErrNoCheckpoint) && !c.Checkpoints.IsZero():
+		return &hintedError{err, fmt.Sprintf("wait for the job's next one; --checkpoints counts only if the JobManager restored one of %s", c.Checkpoints.Join(p.JobID))}
+	case as[*checkpoint.DamagedError](err) && p.Source != "":
+		return &hintedError{err, "the pin was left alone; chkpin verify " + p.Source + " shows what is wrong"}
+	}
+	return err
 }
 
 // tolerates reports whether --tolerate covers an error.
@@ -100,10 +141,12 @@ func (r pinResult) describe(w io.Writer, err error) {
 	case r.Result == checkpoint.ResultWouldPin:
 		fmt.Fprintf(w, "would pin checkpoint %d of job %s: %d files to copy (%s), %d to reuse\n",
 			r.CheckpointID, r.JobID, r.Copied, humanize.IBytes(uint64(r.BytesCopied)), r.Reused)
-	case err == nil && r.CheckpointID > 0:
-		fmt.Fprintf(w, "%s: checkpoint %d of job %s; pinned is %s\n", r.Result, r.CheckpointID, r.JobID, r.Generation)
+	case r.Result == checkpoint.ResultUnchanged:
+		fmt.Fprintf(w, "unchanged: checkpoint %d of job %s is pinned as %s\n", r.CheckpointID, r.JobID, r.Generation)
+	case r.Result == checkpoint.ResultSkipped:
+		fmt.Fprintf(w, "skipped: checkpoint %d of job %s came within --min-interval of %s\n", r.CheckpointID, r.JobID, r.Generation)
 	case err == nil:
-		fmt.Fprintln(w, r.Result)
+		fmt.Fprintln(w, "nothing pinned")
 	}
 	printWarnings(w, r.Warnings)
 }

@@ -11,12 +11,21 @@ import (
 	"github.com/chkpin/chkpin/checkpoint"
 )
 
-type resolveCommand struct {
-	App             appURI        `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
-	Format          string        `enum:"args,path,json" default:"args" env:"CHKPIN_FORMAT" help:"What to print: args (for Flink's entry point), path or json."`
-	AllowFirstStart bool          `env:"CHKPIN_ALLOW_FIRST_START" help:"Print nothing and exit 0 when nothing was ever pinned."`
+// restoreChoice says what may be started from.
+type restoreChoice struct {
+	AllowFirstStart bool          `env:"CHKPIN_ALLOW_FIRST_START" help:"Start without state when nothing was ever pinned: print nothing and exit 0."`
 	Strict          bool          `env:"CHKPIN_STRICT" help:"Refuse a damaged pin instead of falling back to an older generation."`
 	MaxAge          time.Duration `placeholder:"DURATION" env:"CHKPIN_MAX_AGE" help:"Refuse a checkpoint that was triggered longer ago."`
+}
+
+func (c restoreChoice) options(env *environment) checkpoint.ResolveOptions {
+	return checkpoint.ResolveOptions{Strict: c.Strict, MaxAge: c.MaxAge, Relocations: env.relocations}
+}
+
+type resolveCommand struct {
+	App    appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	Format string `enum:"args,path,json" default:"args" env:"CHKPIN_FORMAT" help:"What to print: args (for Flink's entry point), path or json."`
+	restoreChoice
 }
 
 // resolveResult is the JSON of resolve, documented in the README.
@@ -35,16 +44,12 @@ type resolveResult struct {
 // in a command line.
 func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
 	env.json = env.json || c.Format == "json"
-	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, checkpoint.ResolveOptions{
-		Strict:      c.Strict,
-		MaxAge:      c.MaxAge,
-		Relocations: env.relocations,
-	})
+	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, c.options(env))
 	if errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart {
 		return env.print(resolveResult{FirstStart: true}, func(io.Writer) {})
 	}
 	if err != nil {
-		return err
+		return c.explain(err)
 	}
 	for _, text := range r.Warnings {
 		env.log.Warn(text)
@@ -60,4 +65,19 @@ func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
 		}
 		fmt.Fprintln(w, strings.Join(result.Args, " "))
 	})
+}
+
+// explain adds the way out. What is damaged here has no generation left that
+// restores, or --strict keeps from looking for one.
+func (c restoreChoice) explain(err error) error {
+	lost := errors.Is(err, checkpoint.ErrPinGone) || as[*checkpoint.DamagedError](err)
+	switch {
+	case errors.Is(err, checkpoint.ErrNoPin):
+		return &hintedError{err, "is the URI right, and the volume mounted? If this is the very first start, --allow-first-start prints nothing and exits 0"}
+	case lost && c.Strict:
+		return &hintedError{err, "without --strict, resolve falls back to the newest generation that restores"}
+	case lost:
+		return &hintedError{err, "no generation restores; find a checkpoint or savepoint that chkpin verify calls restorable, and do not start without state by accident"}
+	}
+	return err
 }

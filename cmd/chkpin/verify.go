@@ -30,22 +30,32 @@ type verifyResult struct {
 // Run prints what was found also when the checkpoint does not restore.
 func (c *verifyCommand) Run(ctx context.Context, env *environment) error {
 	result := verifyResult{URI: c.URI.String()}
-	snap, err := checkpoint.Load(ctx, env.store, c.URI, checkpoint.LoadOptions{Relocations: env.relocations})
-	if errors.Is(err, blobstore.ErrNotExist) {
-		result.Missing = []string{c.URI.String()}
-		err = &checkpoint.DamagedError{URI: c.URI.String(), Missing: result.Missing, Err: err}
-	}
-	if err == nil {
-		err = c.verify(ctx, env, snap, &result)
-	}
-	if err != nil && !as[*checkpoint.DamagedError](err) {
+	err := c.verify(ctx, env, &result)
+	damaged, ok := errors.AsType[*checkpoint.DamagedError](err)
+	switch {
+	case ok:
+		result.URI, result.Missing, result.WrongSize = damaged.URI, damaged.Missing, damaged.WrongSize
+		if damaged.Err != nil {
+			result.Warnings = append(result.Warnings, damaged.Err.Error())
+		}
+		if !as[*hintedError](err) {
+			err = &hintedError{err, "if this is a pin, chkpin resolve falls back to its newest generation that restores"}
+		}
+	case err != nil:
 		return err
 	}
 	result.Restorable = err == nil
-	return errors.Join(err, env.print(result, func(w io.Writer) { result.describe(w) }))
+	return errors.Join(err, env.print(result, result.describe))
 }
 
-func (c *verifyCommand) verify(ctx context.Context, env *environment, snap *checkpoint.Snapshot, result *verifyResult) error {
+func (c *verifyCommand) verify(ctx context.Context, env *environment, result *verifyResult) error {
+	snap, err := checkpoint.Load(ctx, env.store, c.URI, checkpoint.LoadOptions{Relocations: env.relocations})
+	if errors.Is(err, blobstore.ErrNotExist) {
+		return &hintedError{&checkpoint.DamagedError{URI: c.URI.String(), Missing: []string{metadataOf(c.URI).String()}}, hintNoCheckpoint}
+	}
+	if err != nil {
+		return err
+	}
 	result.URI = snap.URI.String()
 	result.Warnings = checkpoint.Warnings(snap)
 	report, err := checkpoint.Verify(ctx, env.store, snap)
@@ -53,8 +63,18 @@ func (c *verifyCommand) verify(ctx context.Context, env *environment, snap *chec
 		return err
 	}
 	result.Files, result.Bytes = report.Files, report.Bytes
-	result.Missing, result.WrongSize = report.Missing, report.WrongSize
 	return report.Err(snap.URI)
+}
+
+// hintNoCheckpoint helps who named something else than a checkpoint.
+const hintNoCheckpoint = "name the folder of a checkpoint, savepoint or pin, or its _metadata; a pin's folder is <app>/last-state"
+
+// metadataOf is the metadata file that a folder, or the file itself, stands for.
+func metadataOf(u blobstore.URI) blobstore.URI {
+	if u.Base() == checkpoint.MetadataName {
+		return u
+	}
+	return u.Join(checkpoint.MetadataName)
 }
 
 func (r verifyResult) describe(w io.Writer) {

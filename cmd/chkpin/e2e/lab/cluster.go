@@ -46,7 +46,7 @@ type Options struct {
 	// Conf is Flink configuration that is added to the lab's own and wins over it.
 	Conf map[string]string
 
-	// Plugins is the folder of Flink's plugins, one folder for each. Empty: no plugins.
+	// Plugins is the folder of Flink's plugins, one folder for each ([Lab.Plugin]). Empty: no plugins.
 	Plugins string
 
 	// Env is added to the environment of both processes, as NAME=value.
@@ -64,6 +64,9 @@ type Job struct {
 type Cluster struct {
 	// URL is the JobManager's REST address, such as http://127.0.0.1:21034.
 	URL string
+
+	// ConfDir is the folder of its Flink configuration. It stays when the cluster ends.
+	ConfDir string
 
 	http        http.Client
 	jobManager  *process
@@ -172,6 +175,7 @@ func (l Lab) start(o Options) (*Cluster, error) {
 	}
 	return &Cluster{
 		URL:         fmt.Sprintf("http://127.0.0.1:%d", restPort),
+		ConfDir:     conf,
 		http:        http.Client{Timeout: 10 * time.Second},
 		jobManager:  jobManager,
 		taskManager: taskManager,

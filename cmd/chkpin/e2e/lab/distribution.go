@@ -30,7 +30,7 @@ func (d Distribution) classpath(jars ...string) string {
 // Distribution returns a release of Flink from the cache, and downloads it first where necessary: about 300 MB,
 // as the Python package apache-flink-libraries, which carries the jars of the binary release (flink-dist with
 // RocksDB and ForSt, log4j) and is found by pip in whatever index the machine is set up for. It holds neither
-// shell scripts nor the S3 and Azure plugins.
+// shell scripts nor the S3 and Azure plugins, for which there is [Lab.Plugin].
 func (l Lab) Distribution(ctx context.Context, release string) (Distribution, error) {
 	dir := filepath.Join(l.Cache, "flink-"+release)
 	err := once(dir, func(unfinished string) error { return l.download(ctx, release, unfinished) })

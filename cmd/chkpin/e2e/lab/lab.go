@@ -9,8 +9,8 @@
 //	defer cluster.Stop()
 //	err = cluster.WaitRunning(ctx)
 //
-// What takes long is kept in a cache that processes share: a distribution (about 300 MB) is downloaded once,
-// a job is compiled once per release. A cluster takes 5 to 15 seconds to come up and about 600 MiB of memory.
+// What takes long is kept in a cache that processes share: a distribution (about 300 MB) and a filesystem plugin
+// are downloaded once, a job is compiled once per release. A cluster takes 5 to 15 seconds to come up and about 600 MiB of memory.
 //
 // Every wait ends with its context. The lab leaves nothing running: clusters are stopped by process id, and on
 // Linux they also die with the process that started them.
@@ -32,6 +32,9 @@ type Lab struct {
 	// Java, Javac and Python are the paths of the programs. Java 17 is right for every release from 1.13.6 to
 	// 2.3.0: those before 1.18 do not support it, but run on it as the lab starts them.
 	Java, Javac, Python string
+
+	// Maven is the path of mvn, empty where it is not installed: only [Lab.Plugin] needs it.
+	Maven string
 }
 
 // MissingProgramError says that the lab cannot work on this machine, and what would help.
@@ -49,11 +52,12 @@ const (
 		"and put it on PATH or name it in JAVA_HOME"
 	installPython = "install Python 3 with its venv module (Debian, Ubuntu: apt-get install python3 python3-venv): " +
 		"pip downloads Flink"
+	installMaven = "install Maven (Debian, Ubuntu: apt-get install maven): it downloads Flink's plugins"
 )
 
 // Find returns the lab of this machine. The cache is $CHKPIN_LAB_CACHE, else chkpin-lab in the user's cache
 // folder; Java is that of $JAVA_HOME, else of $PATH. The error joins one *MissingProgramError for each program
-// that is not there.
+// that is not there. A machine without Maven has a lab without plugins.
 func Find() (Lab, error) {
 	cache := os.Getenv("CHKPIN_LAB_CACHE")
 	if cache == "" {
@@ -74,7 +78,11 @@ func Find() (Lab, error) {
 	if err := errors.Join(errJava, errJavac, errPython); err != nil {
 		return Lab{}, err
 	}
-	return Lab{Cache: cache, Java: java, Javac: javac, Python: python}, nil
+	maven, err := findProgram("mvn", installMaven)
+	if err != nil {
+		maven = ""
+	}
+	return Lab{Cache: cache, Java: java, Javac: javac, Python: python, Maven: maven}, nil
 }
 
 func findProgram(name, install string) (string, error) {

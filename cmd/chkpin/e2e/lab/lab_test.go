@@ -32,7 +32,7 @@ func TestFindSaysHowToInstallWhatIsMissing(t *testing.T) {
 func TestFindTakesJavaHomeAndTheCacheFromTheEnvironment(t *testing.T) {
 	home := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(home, "bin"), 0o755))
-	for _, name := range []string{"java", "javac", "python3"} {
+	for _, name := range []string{"java", "javac", "python3", "mvn"} {
 		require.NoError(t, os.WriteFile(filepath.Join(home, "bin", name), nil, 0o755))
 	}
 	t.Setenv("JAVA_HOME", home)
@@ -47,7 +47,24 @@ func TestFindTakesJavaHomeAndTheCacheFromTheEnvironment(t *testing.T) {
 		Java:   filepath.Join(home, "bin", "java"),
 		Javac:  filepath.Join(home, "bin", "javac"),
 		Python: filepath.Join(home, "bin", "python3"),
+		Maven:  filepath.Join(home, "bin", "mvn"),
 	}, found)
+}
+
+func TestOnlyPluginsNeedMaven(t *testing.T) {
+	l := Lab{Cache: t.TempDir()}
+
+	_, err := l.Plugin(t.Context(), "flink-s3-fs-hadoop", "2.3.0")
+
+	var missing *MissingProgramError
+	require.ErrorAs(t, err, &missing)
+	assert.Equal(t, &MissingProgramError{Program: "mvn", Install: installMaven}, missing)
+
+	dir := filepath.Join(l.Cache, "flink-s3-fs-hadoop-2.3.0")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	found, err := l.Plugin(t.Context(), "flink-s3-fs-hadoop", "2.3.0")
+	require.NoError(t, err, "a plugin that is in the cache")
+	assert.Equal(t, dir, found)
 }
 
 func TestOnceShowsOnlyCompleteFolders(t *testing.T) {

@@ -1,0 +1,50 @@
+# The few commands of this project. "make check" is what CI runs before real Flink.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+FUZZTIME ?= 30s
+
+# Where tests keep what they install and download, as package lab and servers do.
+CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chkpin-lab)
+VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
+
+.PHONY: build tools test lint check demo e2e fuzz bench clean
+
+build: ## the static binary, build/chkpin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
+
+tools: $(VERSITYGW) ## the S3 server that tests run against; minutes once, then cached
+
+$(VERSITYGW):
+	mkdir -p $(@D)/.install
+	GOBIN=$(@D)/.install CGO_ENABLED=0 $(GO) install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	mv $(@D)/.install/versitygw $@
+
+test: tools ## everything that needs nothing but Go
+	$(GO) test ./...
+
+lint: ## gofmt, vet and staticcheck, also of the files that only e2e builds; go.mod is tidy
+	@test -z "$$(gofmt -l .)" || { echo "not gofmt-ed:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./...
+	GOOS=darwin $(GO) vet ./blobstore/... ./checkpoint/... ./flinkrest/...
+	$(GO) tool staticcheck -tags e2e ./...
+	$(GO) mod tidy -diff
+
+check: lint test ## all of CI but real Flink
+
+demo: build ## pin, prove, delete the origin, prove again: seconds, no Flink needed
+	$(GO) run ./cmd/chkpin/demo build/chkpin
+
+e2e: tools ## real Flink; CHKPIN_E2E=all runs every release and state backend
+	$(GO) test -tags e2e -count=1 -timeout 30m -v ./cmd/chkpin/e2e/...
+
+fuzz: ## the metadata parser and the URI, FUZZTIME each
+	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./checkpoint/metadata
+	$(GO) test -run '^$$' -fuzz Fuzz -fuzztime $(FUZZTIME) ./blobstore
+
+bench: ## ratios against yardsticks measured in the same run
+	$(GO) test -run '^$$' -bench . -benchtime 5x ./checkpoint/metadata
+
+clean:
+	rm -rf build

@@ -1,0 +1,164 @@
+package s3store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/chkpin/chkpin/blobstore"
+)
+
+// Error is what the service, or the way to it, said. It wraps the condition of
+// package blobstore that it amounts to, if any.
+type Error struct {
+	Code      string // the service's, such as AccessDenied; "" when no answer came
+	Status    int    // HTTP; 0 when no answer came
+	RequestID string
+	Err       error
+	hint      string
+}
+
+func (e *Error) Error() string {
+	text := e.Err.Error()
+	if e.RequestID != "" {
+		text += " (request id " + e.RequestID + ")"
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint is a way out for people, "" when there is none to tell.
+func (e *Error) Hint() string { return e.hint }
+
+// codeOf is the service's error code.
+func codeOf(err error) string {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+// regionOf is the region that an answer says the bucket is in, "" if it says
+// none.
+func regionOf(err error) string {
+	if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && re.Response != nil {
+		switch re.HTTPStatusCode() {
+		case http.StatusMovedPermanently, http.StatusBadRequest, http.StatusTemporaryRedirect:
+			return re.Response.Header.Get("x-amz-bucket-region")
+		}
+	}
+	return ""
+}
+
+// explain turns an error of the SDK into one of ours: short, without the
+// machinery's layers, with the condition it amounts to.
+func explain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, blobstore.ErrPrecondition) {
+		return blobstore.ErrPrecondition
+	}
+	e := &Error{Code: codeOf(err)}
+	if re, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		e.Status, e.RequestID = re.HTTPStatusCode(), re.ServiceRequestID()
+	} else if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		e.Status = re.HTTPStatusCode()
+	}
+	condition, hint := conditionOf(e.Code, e.Status)
+	e.hint = hint
+	e.Err = short(err)
+	if condition != nil {
+		e.Err = fmt.Errorf("%w: %w", condition, e.Err)
+	}
+	return e
+}
+
+// short is the innermost text that says something.
+func short(err error) error {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		if api.ErrorMessage() == "" || api.ErrorMessage() == api.ErrorCode() {
+			return errors.New(api.ErrorCode())
+		}
+		return fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
+	}
+	if op, ok := errors.AsType[*smithy.OperationError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+func conditionOf(code string, status int) (condition error, hint string) {
+	switch code {
+	case "NoSuchBucket":
+		return blobstore.ErrContainer, "create the bucket, or check its name and the endpoint"
+	case "RequestTimeTooSkewed":
+		return nil, "the clock of this machine is wrong by more than 15 minutes"
+	case "PermanentRedirect", "AuthorizationHeaderMalformed":
+		return nil, "the bucket is in another region: set --s3-region"
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
+		return blobstore.ErrPermission, "the credentials are not those of this service; check the endpoint and the keys"
+	case "ExpiredToken", "InvalidToken":
+		return blobstore.ErrPermission, "the session token has expired; renew the credentials"
+	case "NotImplemented":
+		return nil, "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service"
+	}
+	switch status {
+	case http.StatusNotFound:
+		return blobstore.ErrNotExist, ""
+	case http.StatusForbidden:
+		return blobstore.ErrPermission, "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, with the rights in the README"
+	case http.StatusPreconditionFailed:
+		return blobstore.ErrPrecondition, ""
+	case http.StatusNotImplemented:
+		return nil, "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service"
+	}
+	return nil, ""
+}
+
+// maxAttempts bounds the tries of one request.
+const maxAttempts = 6
+
+// retryer is the SDK's standard one, which also tries again after a conflict of
+// conditional writes and waits as long as the service asks.
+type retryer struct{ aws.RetryerV2 }
+
+func newRetryer() aws.Retryer {
+	standard := retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = maxAttempts
+		o.MaxBackoff = 5 * time.Second
+		o.RateLimiter = noLimit{}
+	})
+	return retryer{retry.AddWithErrorCodes(standard, "ConditionalRequestConflict", "OperationAborted").(aws.RetryerV2)}
+}
+
+// noLimit: the tick's deadline bounds retries; the SDK's token bucket would end
+// them early when many copies meet one slow moment of the service.
+type noLimit struct{}
+
+func (noLimit) GetToken(context.Context, uint) (func() error, error) {
+	return func() error { return nil }, nil
+}
+func (noLimit) AddTokens(uint) error { return nil }
+
+// longestWait bounds what a service may ask for.
+const longestWait = time.Minute
+
+func (r retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
+	if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && re.Response != nil {
+		if s, e := strconv.Atoi(re.Response.Header.Get("Retry-After")); e == nil && s >= 0 {
+			return min(time.Duration(s)*time.Second, longestWait), nil
+		}
+	}
+	return r.RetryerV2.RetryDelay(attempt, err)
+}

@@ -1,0 +1,289 @@
+// Package s3store is a [blobstore.Store] on Amazon S3 and what speaks its
+// protocol, for URIs of the schemes s3, s3a, s3p and s3n. One Store serves all
+// buckets; a bucket in another region than configured is found by itself.
+//
+// Credentials come from the SDK's default chain: environment, shared files, web
+// identity (IRSA), container credentials (EKS Pod Identity), instance metadata;
+// or from [Config].
+//
+// Conditional Puts use If-Match and If-None-Match, so two writers cannot both
+// win. Endpoints that do not know these headers and say so fail with a hint;
+// some old ones ignore them silently, which no client can see.
+package s3store
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/chkpin/chkpin/blobstore"
+)
+
+// Config says how to reach S3. The zero value is the SDK's default chain.
+type Config struct {
+	Region    string // "" is the chain's, or us-east-1 for an Endpoint
+	Endpoint  string // URL of another service than AWS
+	PathStyle bool   // bucket in the path instead of the host name
+	Profile   string // of the shared configuration files
+	Role      string // ARN to assume with the credentials found
+	Anonymous bool   // send no credentials
+
+	AccessKey    string // instead of the chain, with SecretKey
+	SecretKey    string
+	SessionToken string
+
+	Encryption   string // server-side encryption of what is written: AES256, aws:kms, aws:kms:dsse
+	KMSKey       string // for aws:kms; "" is the account's default key
+	RequestPayer bool   // pay for requests to requester-pays buckets
+
+	// CopyPartSize is the size of the parts in which objects too large for one
+	// CopyObject are copied; 0 means 512 MiB. UploadPartSize is that of bodies
+	// that stream from elsewhere; 0 means 16 MiB.
+	CopyPartSize   int64
+	UploadPartSize int64
+
+	Transport http.RoundTripper // nil is the SDK's
+	Logger    *slog.Logger      // nil is silent; hears about retries at debug level
+}
+
+// Store implements [blobstore.Store].
+type Store struct {
+	config Config
+
+	start sync.Once
+	base  aws.Config
+	err   error // of the start
+
+	mu      sync.Mutex
+	regions map[string]string     // by bucket, where it is not the configured one
+	clients map[string]*s3.Client // by region
+}
+
+// New returns a store. It reads the configuration at the first call, so that a
+// store that is not used needs none.
+func New(config Config) *Store {
+	if config.CopyPartSize == 0 {
+		config.CopyPartSize = 512 << 20
+	}
+	if config.UploadPartSize == 0 {
+		config.UploadPartSize = 16 << 20
+	}
+	return &Store{config: config, regions: map[string]string{}, clients: map[string]*s3.Client{}}
+}
+
+// load reads the SDK's configuration once.
+func (s *Store) load(ctx context.Context) (aws.Config, error) {
+	s.start.Do(func() {
+		s.base, s.err = s.config.load(context.WithoutCancel(ctx))
+	})
+	return s.base, s.err
+}
+
+func (c Config) load(ctx context.Context) (aws.Config, error) {
+	opts := []func(*config.LoadOptions) error{
+		config.WithRetryer(func() aws.Retryer { return newRetryer() }),
+	}
+	if c.Region != "" {
+		opts = append(opts, config.WithRegion(c.Region))
+	}
+	if c.Profile != "" {
+		opts = append(opts, config.WithSharedConfigProfile(c.Profile))
+	}
+	if c.Transport != nil {
+		opts = append(opts, config.WithHTTPClient(&http.Client{Transport: c.Transport}))
+	}
+	switch {
+	case c.Anonymous:
+		opts = append(opts, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
+	case c.AccessKey != "":
+		opts = append(opts, config.WithCredentialsProvider(
+			credentials.NewStaticCredentialsProvider(c.AccessKey, c.SecretKey, c.SessionToken)))
+	}
+	loaded, err := config.LoadDefaultConfig(ctx, opts...)
+	if err != nil {
+		return loaded, fmt.Errorf("s3 configuration: %w", err)
+	}
+	if loaded.Region == "" {
+		loaded.Region = "us-east-1" // where AWS answers with the bucket's region; other services ignore it
+	}
+	if c.Role != "" {
+		provider := stscreds.NewAssumeRoleProvider(sts.NewFromConfig(loaded), c.Role)
+		loaded.Credentials = aws.NewCredentialsCache(provider)
+	}
+	return loaded, nil
+}
+
+// client returns the client for a bucket's region.
+func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
+	base, err := s.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	region := s.regions[bucket]
+	if region == "" {
+		region = base.Region
+	}
+	if c := s.clients[region]; c != nil {
+		return c, nil
+	}
+	c := s3.NewFromConfig(base, func(o *s3.Options) {
+		o.Region = region
+		o.UsePathStyle = s.config.PathStyle
+		if s.config.Endpoint != "" {
+			o.BaseEndpoint = aws.String(s.config.Endpoint)
+			// Checksums that the SDK adds on its own are unknown to many services.
+			o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+			o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		}
+	})
+	s.clients[region] = c
+	return c, nil
+}
+
+// call runs one request on the client of u's bucket. A bucket that turns out to
+// be in another region is remembered, and the request repeated there.
+func (s *Store) call(ctx context.Context, op string, u blobstore.URI, request func(*s3.Client) error) error {
+	for moved := false; ; moved = true {
+		client, err := s.client(ctx, u.Container())
+		if err == nil {
+			err = request(client)
+		}
+		if err == nil {
+			return nil
+		}
+		if region := regionOf(err); region != "" && !moved && s.move(u.Container(), region) {
+			continue
+		}
+		return &blobstore.Error{Op: op, URI: u, Err: explain(ctx, err)}
+	}
+}
+
+// move notes a bucket's region and reports whether it is a new one.
+func (s *Store) move(bucket, region string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.config.Endpoint != "" || s.regions[bucket] == region {
+		return false
+	}
+	s.regions[bucket] = region
+	return true
+}
+
+func (s *Store) payer() types.RequestPayer {
+	if s.config.RequestPayer {
+		return types.RequestPayerRequester
+	}
+	return ""
+}
+
+func (s *Store) kmsKey() *string {
+	if s.config.KMSKey == "" {
+		return nil
+	}
+	return aws.String(s.config.KMSKey)
+}
+
+// Stat implements [blobstore.Store] with HeadObject.
+func (s *Store) Stat(ctx context.Context, u blobstore.URI) (blobstore.Object, error) {
+	var obj blobstore.Object
+	err := s.call(ctx, "stat", u, func(c *s3.Client) error {
+		out, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
+		if err == nil {
+			obj = blobstore.Object{URI: u, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), Tag: aws.ToString(out.ETag)}
+		}
+		return err
+	})
+	return obj, err
+}
+
+// Open implements [blobstore.Store] with GetObject.
+func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobstore.Object, error) {
+	var obj blobstore.Object
+	var body io.ReadCloser
+	err := s.call(ctx, "open", u, func(c *s3.Client) error {
+		out, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
+		if err == nil {
+			body = out.Body
+			obj = blobstore.Object{URI: u, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), Tag: aws.ToString(out.ETag)}
+		}
+		return err
+	})
+	return body, obj, err
+}
+
+// List implements [blobstore.Store] with ListObjectsV2, 1,000 keys a request.
+// Markers of folders (keys that end in a slash) are no objects.
+func (s *Store) List(ctx context.Context, dir blobstore.URI, opts blobstore.ListOptions) iter.Seq2[blobstore.Object, error] {
+	return func(yield func(blobstore.Object, error) bool) {
+		prefix := dir.Key() + "/"
+		if dir.Key() == "" {
+			prefix = ""
+		}
+		in := &s3.ListObjectsV2Input{Bucket: bucket(dir), Prefix: aws.String(prefix), RequestPayer: s.payer()}
+		if opts.Shallow {
+			in.Delimiter = aws.String("/")
+		}
+		for {
+			var page *s3.ListObjectsV2Output
+			err := s.call(ctx, "list", dir, func(c *s3.Client) (err error) {
+				page, err = c.ListObjectsV2(ctx, in)
+				return err
+			})
+			if err != nil {
+				yield(blobstore.Object{}, err)
+				return
+			}
+			if !yieldPage(dir, prefix, page, yield) || !aws.ToBool(page.IsTruncated) {
+				return
+			}
+			in.ContinuationToken = page.NextContinuationToken
+		}
+	}
+}
+
+// yieldPage reports whether to go on.
+func yieldPage(dir blobstore.URI, prefix string, page *s3.ListObjectsV2Output, yield func(blobstore.Object, error) bool) bool {
+	for _, p := range page.CommonPrefixes {
+		name := strings.TrimPrefix(strings.TrimSuffix(aws.ToString(p.Prefix), "/"), prefix)
+		if name != "" && !yield(blobstore.Object{URI: dir.Join(name), Dir: true}, nil) {
+			return false
+		}
+	}
+	for _, o := range page.Contents {
+		name := strings.TrimPrefix(aws.ToString(o.Key), prefix)
+		if name == "" || strings.HasSuffix(name, "/") {
+			continue
+		}
+		obj := blobstore.Object{URI: dir.Join(name), Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), Tag: aws.ToString(o.ETag)}
+		if !yield(obj, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// Delete implements [blobstore.Store].
+func (s *Store) Delete(ctx context.Context, u blobstore.URI) error {
+	return s.call(ctx, "delete", u, func(c *s3.Client) error {
+		_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
+		return err
+	})
+}
+
+func bucket(u blobstore.URI) *string { return aws.String(u.Container()) }
+func key(u blobstore.URI) *string    { return aws.String(u.Key()) }

@@ -1,0 +1,275 @@
+package s3store_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/s3store"
+	"github.com/chkpin/chkpin/blobstore/storetest"
+	"github.com/chkpin/chkpin/blobstore/storetest/faults"
+	"github.com/chkpin/chkpin/blobstore/storetest/servers"
+)
+
+func configFor(server servers.S3, url string) s3store.Config {
+	return s3store.Config{
+		Endpoint: url, PathStyle: true, Region: "us-east-1",
+		AccessKey: server.AccessKey, SecretKey: server.SecretKey,
+	}
+}
+
+// proxied opens a store that reaches versitygw through a proxy.
+func proxied(t *testing.T) (*s3store.Store, *faults.Proxy, blobstore.URI) {
+	t.Helper()
+	server := servers.VersityGW(t, []string{"bucket", "other"})
+	proxy := faults.Start(t, server.URL)
+	return s3store.New(configFor(server, proxy.URL)), proxy, blobstore.MustParse("s3://bucket/app")
+}
+
+func put(t *testing.T, s blobstore.Store, u blobstore.URI, body string, opts blobstore.PutOptions) (blobstore.Object, error) {
+	t.Helper()
+	return s.Put(t.Context(), u, strings.NewReader(body), opts)
+}
+
+func read(t *testing.T, s blobstore.Store, u blobstore.URI) string {
+	t.Helper()
+	data, _, err := blobstore.ReadAll(t.Context(), s, u, 0)
+	require.NoError(t, err)
+	return string(data)
+}
+
+// What passes with time is tried again: throttling, a conflict with another
+// conditional writer, a broken connection.
+func TestTransientFaultsAreRetried(t *testing.T) {
+	for name, fault := range map[string]faults.Fault{
+		"throttled":            faults.Answer(503, "SlowDown", "Retry-After", "0"),
+		"conflict":             faults.Answer(409, "ConditionalRequestConflict"),
+		"internal error":       faults.Answer(500, "InternalError"),
+		"connection reset":     faults.Reset,
+		"gateway has no words": faults.Answer(502, ""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, proxy, root := proxied(t)
+			proxy.Inject(2, faults.Method(http.MethodPut), fault)
+			_, err := put(t, store, root.Join("a"), "body", blobstore.PutOptions{})
+			require.NoError(t, err)
+			assert.Len(t, proxy.Requests(), 3)
+			assert.Equal(t, "body", read(t, store, root.Join("a")))
+		})
+	}
+}
+
+// A conditional write whose answer is lost is sent again and then finds its own
+// object: the caller must look, and does (checkpoint: lostRace).
+func TestLostAnswerOfConditionalPut(t *testing.T) {
+	store, proxy, root := proxied(t)
+	proxy.Inject(1, faults.Method(http.MethodPut), faults.Lost)
+	_, err := put(t, store, root.Join("a"), "body", blobstore.PutOptions{IfAbsent: true})
+	require.ErrorIs(t, err, blobstore.ErrPrecondition)
+	assert.Equal(t, "body", read(t, store, root.Join("a")))
+}
+
+func TestUnmetConditions(t *testing.T) {
+	store, proxy, root := proxied(t)
+	_, err := put(t, store, root.Join("a"), "one", blobstore.PutOptions{IfTag: `"d41d8cd98f00b204e9800998ecf8427e"`})
+	require.ErrorIs(t, err, blobstore.ErrPrecondition, "an object that is not there")
+
+	proxy.Inject(1, faults.Method(http.MethodPut), faults.Answer(412, "PreconditionFailed"))
+	_, err = put(t, store, root.Join("a"), "one", blobstore.PutOptions{IfAbsent: true})
+	require.ErrorIs(t, err, blobstore.ErrPrecondition)
+}
+
+// Errors name the operation, the URI, the service's code and the request, and
+// know a way out.
+func TestErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault   faults.Fault
+		is      error
+		message string
+		hint    string
+	}{
+		"denied":         {faults.Answer(403, "AccessDenied"), blobstore.ErrPermission, "AccessDenied", "s3:ListBucket"},
+		"expired token":  {faults.Answer(400, "ExpiredToken"), blobstore.ErrPermission, "ExpiredToken", "renew"},
+		"missing bucket": {faults.Answer(404, "NoSuchBucket"), blobstore.ErrContainer, "NoSuchBucket", "create the bucket"},
+		"clock skew":     {faults.Answer(403, "RequestTimeTooSkewed"), nil, "RequestTimeTooSkewed", "clock"},
+		"wrong region":   {faults.Answer(301, "PermanentRedirect"), nil, "PermanentRedirect", "--s3-region"},
+		"no If-Match":    {faults.Answer(501, "NotImplemented"), nil, "NotImplemented", "If-Match"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, proxy, root := proxied(t)
+			proxy.Inject(9, faults.Method(http.MethodGet), c.fault)
+			_, _, err := store.Open(t.Context(), root.Join("a"))
+			require.Error(t, err)
+			if c.is != nil {
+				require.ErrorIs(t, err, c.is)
+			}
+			assert.NotErrorIs(t, err, blobstore.ErrNotExist)
+			var e *blobstore.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, "open", e.Op)
+			assert.Contains(t, err.Error(), "s3://bucket/app/a")
+			assert.Contains(t, err.Error(), c.message)
+			assert.Contains(t, err.Error(), "request id INJECTED")
+			var s3err *s3store.Error
+			require.ErrorAs(t, err, &s3err)
+			assert.Contains(t, s3err.Hint(), c.hint)
+		})
+	}
+}
+
+func TestMissingBucketIsNotAMissingObject(t *testing.T) {
+	store, _, _ := proxied(t)
+	_, _, err := store.Open(t.Context(), blobstore.MustParse("s3://nowhere/app/a"))
+	require.ErrorIs(t, err, blobstore.ErrContainer)
+	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
+}
+
+// A body that breaks off is an error, never a short object.
+func TestBodyBreaksOff(t *testing.T) {
+	store, proxy, root := proxied(t)
+	_, err := put(t, store, root.Join("a"), strings.Repeat("x", 1<<20), blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.CutAfter(1000))
+	_, _, err = blobstore.ReadAll(t.Context(), store, root.Join("a"), 0)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+func TestCancelWhileWaiting(t *testing.T) {
+	store, proxy, root := proxied(t)
+	proxy.Inject(9, faults.Method(http.MethodGet), faults.Hold(nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	go cancel()
+	_, _, err := store.Open(ctx, root.Join("a"))
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// An object above the service's limit for one copy is copied in parts, and
+// stays whole; the limit of AWS is 5 GiB, here it is 5 MiB.
+func TestCopyAboveTheLimit(t *testing.T) {
+	server := servers.VersityGW(t, []string{"bucket", "other"}, "--copy-object-threshold", "5242880")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.CopyPartSize = 5 << 20
+	store := s3store.New(config)
+	src, dst := blobstore.MustParse("s3://bucket/app/large"), blobstore.MustParse("s3a://other/copy of large")
+	body := bytes.Repeat([]byte("0123456789abcdef"), 11<<20/16)
+	_, err := store.Put(t.Context(), src, bytes.NewReader(body), blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Requests()
+
+	obj, err := store.Copy(t.Context(), dst, src)
+	require.NoError(t, err)
+	assert.EqualValues(t, len(body), obj.Size)
+	copied, got, err := blobstore.ReadAll(t.Context(), store, dst, 0)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(body, copied))
+	assert.Equal(t, got.Tag, obj.Tag)
+
+	var parts int
+	for _, r := range proxy.Requests() {
+		if r.Query.Has("partNumber") {
+			parts++
+			assert.NotEmpty(t, r.Header.Get("X-Amz-Copy-Source-If-Match"), "the source must not change between parts")
+		}
+	}
+	assert.Equal(t, 3, parts)
+}
+
+// A failed copy in parts leaves no upload behind that costs money.
+func TestFailedPartsAreAborted(t *testing.T) {
+	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
+	proxy := faults.Start(t, server.URL)
+	store := s3store.New(configFor(server, proxy.URL))
+	src := blobstore.MustParse("s3://bucket/app/large")
+	_, err := store.Put(t.Context(), src, bytes.NewReader(make([]byte, 6<<20)), blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, func(r *http.Request) bool { return r.URL.Query().Has("partNumber") }, faults.Answer(403, "AccessDenied"))
+	proxy.Requests()
+	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	require.ErrorIs(t, err, blobstore.ErrPermission)
+	requests := proxy.Requests()
+	last := requests[len(requests)-1]
+	assert.Equal(t, http.MethodDelete, last.Method)
+	assert.True(t, last.Query.Has("uploadId"))
+}
+
+// Copies name their source percent-encoded, ask for no tags, and say which side
+// is missing.
+func TestCopyRequest(t *testing.T) {
+	store, proxy, root := proxied(t)
+	src := root.Join("a b+c%20d#e?f=g ü")
+	_, err := put(t, store, src, "body", blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Requests()
+	obj, err := store.Copy(t.Context(), root.Join("copy"), src)
+	require.NoError(t, err)
+	assert.EqualValues(t, -1, obj.Size, "S3 does not say; a listing will")
+	requests := proxy.Requests()
+	require.Len(t, requests, 1)
+	assert.Equal(t, "bucket/app/a%20b%2Bc%2520d%23e%3Ff%3Dg%20%C3%BC", requests[0].Header.Get("X-Amz-Copy-Source"))
+	assert.Equal(t, "REPLACE", requests[0].Header.Get("X-Amz-Tagging-Directive"))
+	assert.Equal(t, "body", read(t, store, root.Join("copy")))
+
+	_, err = store.Copy(t.Context(), root.Join("copy"), root.Join("missing"))
+	require.ErrorIs(t, err, blobstore.ErrNotExist)
+	assert.Contains(t, err.Error(), "copy s3://bucket/app/copy from s3://bucket/app/missing")
+}
+
+// A body of unknown length streams in parts; the condition holds for the whole.
+func TestStreamedPut(t *testing.T) {
+	server := servers.VersityGW(t, []string{"bucket"})
+	config := configFor(server, server.URL)
+	config.UploadPartSize = 5 << 20
+	store := s3store.New(config)
+	u := blobstore.MustParse("s3://bucket/large")
+	body := bytes.Repeat([]byte("x"), 12<<20)
+	obj, err := store.Put(t.Context(), u, io.MultiReader(bytes.NewReader(body)), blobstore.PutOptions{IfAbsent: true})
+	require.NoError(t, err)
+	assert.EqualValues(t, len(body), obj.Size)
+	got, err := store.Stat(t.Context(), u)
+	require.NoError(t, err)
+	assert.Equal(t, obj.Size, got.Size)
+	assert.Equal(t, obj.Tag, got.Tag)
+	_, err = store.Put(t.Context(), u, io.MultiReader(bytes.NewReader(body)), blobstore.PutOptions{IfAbsent: true})
+	require.ErrorIs(t, err, blobstore.ErrPrecondition)
+
+	broken := errors.New("the source broke off")
+	_, err = store.Put(t.Context(), u, io.MultiReader(bytes.NewReader(body), errorReader{broken}), blobstore.PutOptions{})
+	require.ErrorContains(t, err, broken.Error())
+	now, err := store.Stat(t.Context(), u)
+	require.NoError(t, err)
+	assert.Equal(t, obj.Tag, now.Tag, "the old object stays")
+}
+
+type errorReader struct{ err error }
+
+func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
+
+// The contract holds on a server that keeps to S3's semantics. Its objects are
+// files: a name cannot be an object and a folder at once, and a Put that meets
+// the removal of an empty folder is refused at times.
+func TestContractOnVersityGW(t *testing.T) {
+	server := servers.VersityGW(t, []string{"bucket"})
+	store := s3store.New(configFor(server, server.URL))
+	storetest.Run(t, func(t *testing.T) (blobstore.Store, blobstore.URI) {
+		return store, blobstore.MustParse("s3://bucket").Join(rand.Text())
+	}, storetest.Options{NameOrFolder: true, NoPutBesideDelete: true})
+}
+
+// gofakes3 is quick and lax; it shows that nothing of AWS alone is needed.
+func TestContractOnGoFakeS3(t *testing.T) {
+	server := servers.FakeS3(t, "bucket")
+	store := s3store.New(configFor(server, server.URL))
+	storetest.Run(t, func(t *testing.T) (blobstore.Store, blobstore.URI) {
+		return store, blobstore.MustParse("s3://bucket").Join(rand.Text())
+	}, storetest.Options{})
+}

@@ -1,0 +1,162 @@
+// Package faults is a proxy between a store and the real server it speaks to.
+// It counts requests, and does to chosen ones what servers and networks do now
+// and then and emulators never do.
+package faults
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"sync"
+	"testing"
+)
+
+// Proxy forwards requests to a server, unsigned parts untouched: the Host header
+// stays, so signatures hold.
+type Proxy struct {
+	URL string
+
+	forward *httputil.ReverseProxy
+
+	mu       sync.Mutex
+	rules    []*rule
+	requests []Request
+}
+
+// Request is one request that the proxy saw.
+type Request struct {
+	Method string
+	Path   string
+	Query  url.Values
+	Header http.Header
+}
+
+type rule struct {
+	match func(*http.Request) bool
+	times int // left
+	fault Fault
+}
+
+// Fault answers a request in place of the server; it may forward it first.
+type Fault func(w http.ResponseWriter, r *http.Request, forward http.Handler)
+
+// Start starts a proxy for the server at target, until the test ends.
+func Start(t testing.TB, target string) *Proxy {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{forward: &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(u)
+			r.Out.Host = r.In.Host
+			r.Out.URL.Path, r.Out.URL.RawPath = r.In.URL.Path, r.In.URL.RawPath
+		},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}}
+	server := httptest.NewServer(p)
+	t.Cleanup(server.Close)
+	p.URL = server.URL
+	return p
+}
+
+// Inject applies a fault to the next n requests that match.
+func (p *Proxy) Inject(n int, match func(*http.Request) bool, fault Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rules = append(p.rules, &rule{match, n, fault})
+}
+
+// Requests returns what came since the last call of Requests.
+func (p *Proxy) Requests() []Request {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := p.requests
+	p.requests = nil
+	return seen
+}
+
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if fault := p.take(r); fault != nil {
+		fault(w, r, p.forward)
+		return
+	}
+	p.forward.ServeHTTP(w, r)
+}
+
+func (p *Proxy) take(r *http.Request) Fault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests = append(p.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone()})
+	for _, rule := range p.rules {
+		if rule.times > 0 && rule.match(r) {
+			rule.times--
+			return rule.fault
+		}
+	}
+	return nil
+}
+
+// Method matches requests by method.
+func Method(method string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return r.Method == method }
+}
+
+// Answer is an error in S3's form, given without asking the server.
+func Answer(status int, code string, header ...string) Fault {
+	return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		body := "<?xml version=\"1.0\"?><Error><Code>" + code + "</Code><Message>injected</Message><RequestId>INJECTED</RequestId></Error>"
+		for i := 0; i+1 < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.Header().Set("x-amz-request-id", "INJECTED")
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(status)
+		if r.Method != http.MethodHead {
+			_, _ = w.Write([]byte(body)) // a client that went away needs no answer
+		}
+	}
+}
+
+// Reset breaks the connection without an answer.
+func Reset(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) }
+
+// Lost lets the server do what was asked and breaks the connection instead of
+// passing on its answer.
+func Lost(_ http.ResponseWriter, r *http.Request, forward http.Handler) {
+	forward.ServeHTTP(httptest.NewRecorder(), r)
+	panic(http.ErrAbortHandler)
+}
+
+// CutAfter passes on n bytes of the body and then breaks the connection.
+func CutAfter(n int) Fault {
+	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		rec := httptest.NewRecorder()
+		forward.ServeHTTP(rec, r)
+		for name, values := range rec.Header() {
+			w.Header()[name] = values
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes()[:min(n, rec.Body.Len())])
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// Hold answers only when released is closed, or the client has gone.
+func Hold(released <-chan struct{}) Fault {
+	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		select {
+		case <-released:
+			forward.ServeHTTP(w, r)
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
+}

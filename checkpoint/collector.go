@@ -1,0 +1,343 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chkpin/chkpin/blobstore"
+)
+
+// collector is one look at a pin: what is in it, what must stay, what goes.
+type collector struct {
+	store   blobstore.Store
+	layout  Layout
+	opts    GCOptions
+	running *Snapshot // the newest checkpoint of the job; nil when not known
+
+	now         time.Time
+	published   *Snapshot
+	record      Record
+	hold        *Hold
+	files       map[string]blobstore.Object // below state/, by name
+	strays      []blobstore.Object          // what writers and collections leave when they are killed
+	generations []*generation               // newest first
+	named       map[string]bool             // state files that must stay
+
+	report GCReport
+
+	// doomed is what goes, in the order of deletion: a generation's manifest
+	// first, so that what is left of it is unfinished; state files last.
+	doomed [][]blobstore.Object
+}
+
+// generation is one folder below generations/.
+type generation struct {
+	name     string
+	objects  []blobstore.Object
+	finished bool // has a manifest
+	record   Record
+	snapshot *Snapshot
+	proves   bool
+	changed  time.Time // youngest object
+	keep     string    // why; "" to delete
+}
+
+// list reads the names of everything in the pin, once. What chkpin has not made
+// it does not see.
+func (c *collector) list(ctx context.Context) error {
+	byName := map[string]*generation{}
+	for o, err := range c.store.List(ctx, c.layout.Root, blobstore.ListOptions{}) {
+		if err != nil {
+			return err
+		}
+		if o.ModTime.After(c.now) {
+			c.now = o.ModTime
+		}
+		rel, _ := o.URI.Rel(c.layout.Root)
+		parts := strings.Split(rel, "/")
+		switch {
+		case blobstore.IsTemporary(o.URI):
+			c.strays = append(c.strays, o)
+		case parts[0] == c.layout.Collecting.Base() && len(parts) == 2:
+			c.strays = append(c.strays, o)
+		case parts[0] == c.layout.State.Base() && len(parts) == 2 && stateFileName(parts[1]):
+			c.files[parts[1]] = o
+		case parts[0] == c.layout.Generations.Base() && len(parts) == 3 && sequenceOf(parts[1]) > 0 && (parts[2] == MetadataName || parts[2] == recordName):
+			g := byName[parts[1]]
+			if g == nil {
+				g = &generation{name: parts[1]}
+				byName[parts[1]] = g
+			}
+			g.objects = append(g.objects, o)
+			if o.ModTime.After(g.changed) {
+				g.changed = o.ModTime
+			}
+		}
+	}
+	names := make([]string, 0, len(byName))
+	for name := range byName {
+		names = append(names, name)
+	}
+	sortGenerations(names)
+	for _, name := range names {
+		c.generations = append(c.generations, byName[name])
+	}
+	if !c.opts.Now.IsZero() {
+		c.now = c.opts.Now
+	}
+	return nil
+}
+
+// stateFileName reports whether chkpin names state files so.
+func stateFileName(s string) bool {
+	return len(s) == 40 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+func (c *collector) young(t time.Time) bool { return c.now.Sub(t) < c.opts.Grace }
+
+func (c *collector) readPin(ctx context.Context) (err error) {
+	c.published, err = Load(ctx, c.store, c.layout.Metadata, LoadOptions{c.opts.Relocations})
+	if errors.Is(err, blobstore.ErrNotExist) && len(c.generations) == 0 {
+		return fmt.Errorf("%w: %s", ErrNoPin, c.layout.App)
+	}
+	if err != nil {
+		return err
+	}
+	if _, _, err := readJSON(ctx, c.store, c.layout.Record, &c.record); err != nil {
+		return err
+	}
+	var h Hold
+	_, ok, err := readJSON(ctx, c.store, c.layout.Hold, &h)
+	if ok {
+		c.hold = &h
+	}
+	return err
+}
+
+// readGenerations loads every finished generation and proves it against the
+// listing.
+func (c *collector) readGenerations(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(inFlight)
+	for _, gen := range c.generations {
+		g.Go(func() error { return c.readGeneration(ctx, gen) })
+	}
+	return g.Wait()
+}
+
+func (c *collector) readGeneration(ctx context.Context, gen *generation) (err error) {
+	dir := c.layout.generation(gen.name)
+	if _, gen.finished, err = readJSON(ctx, c.store, dir.Join(recordName), &gen.record); err != nil || !gen.finished {
+		return err
+	}
+	gen.snapshot, err = Load(ctx, c.store, dir.Join(MetadataName), LoadOptions{c.opts.Relocations})
+	if errors.Is(err, blobstore.ErrNotExist) {
+		gen.finished = false // what a manifest describes is gone
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	files, err := gen.snapshot.files()
+	if err != nil {
+		return err
+	}
+	gen.proves = check(files, c.sizeOf).OK()
+	return nil
+}
+
+func (c *collector) sizeOf(f stateFile) (int64, bool) {
+	name, ok := f.Location.Rel(c.layout.State)
+	if !ok {
+		return 0, false
+	}
+	o, ok := c.files[name]
+	return o.Size, ok
+}
+
+// keepGenerations marks what stays and why.
+func (c *collector) keepGenerations(context.Context) error {
+	newest, provable := 0, 0
+	runs := []Run{c.record.Run}
+	digest := digestOf(c.published.Bytes())
+	published := sequenceOf(c.record.Generation)
+	for _, gen := range c.generations {
+		switch {
+		case gen.finished && gen.record.Metadata.SHA256 == digest:
+			gen.keep = "published"
+			if !gen.proves {
+				return &DamagedError{URI: gen.snapshot.URI.String(), Err: errors.New("it is published and does not prove")}
+			}
+		case c.young(gen.changed) && (!gen.finished || sequenceOf(gen.name) > published):
+			gen.keep = "younger than the grace, a tick may be about to publish it"
+		case !gen.finished:
+			continue
+		case c.hold != nil && c.hold.Generation == gen.name:
+			gen.keep = "held"
+		case c.record.waiting() != nil && c.record.waiting().RestoredID == gen.record.Checkpoint.ID:
+			gen.keep = "job " + c.record.waiting().JobID + " restored it and has nothing of its own pinned"
+		}
+		if !gen.finished || !gen.proves {
+			continue
+		}
+		provable++
+		if newest < c.opts.Keep {
+			newest++
+			gen.keep = firstOf(gen.keep, fmt.Sprintf("one of the newest %d", c.opts.Keep))
+		}
+		if run := gen.record.Run; !slices.ContainsFunc(runs, run.is) {
+			runs = append(runs, run)
+			if len(runs) <= 1+keepRuns && c.now.Sub(gen.changed) < keepRunsFor {
+				gen.keep = firstOf(gen.keep, "the last of job "+run.JobID)
+			}
+		}
+	}
+	if len(c.generations) > 0 && provable == 0 {
+		return errors.New("no generation proves")
+	}
+	return nil
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// nameFiles collects the state files that must stay: those of the published
+// metadata, of kept generations, and of the newest checkpoint of a run that may
+// be alive, which on Flink up to 1.14 and in LEGACY mode goes on naming files
+// of the pin it restored.
+func (c *collector) nameFiles(ctx context.Context) error {
+	snapshots, err := c.newestOfRuns(ctx)
+	if err != nil {
+		return err
+	}
+	snapshots = append(snapshots, c.published)
+	if c.running != nil {
+		snapshots = append(snapshots, c.running)
+	}
+	for _, gen := range c.generations {
+		if gen.keep != "" && gen.snapshot != nil {
+			snapshots = append(snapshots, gen.snapshot)
+		}
+	}
+	for _, s := range snapshots {
+		files, err := s.files()
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if name, ok := f.Location.Rel(c.layout.State); ok {
+				c.named[name] = true
+			}
+		}
+	}
+	return nil
+}
+
+// newestOfRuns loads the newest checkpoints in the folders of the runs that may
+// be alive: the pinned one, the two before it, and those that wait or are held.
+func (c *collector) newestOfRuns(ctx context.Context) ([]*Snapshot, error) {
+	runs := slices.Concat([]Run{c.record.Run}, c.record.Previous[:min(len(c.record.Previous), keepRuns)], c.record.Held)
+	if c.record.Seen != nil {
+		runs = append(runs, c.record.Seen.Run)
+	}
+	looked := map[string]bool{}
+	var found []*Snapshot
+	for _, run := range runs {
+		folder, err := blobstore.Parse(run.Folder)
+		if err != nil || looked[folder.Canonical()] {
+			continue // not known yet
+		}
+		looked[folder.Canonical()] = true
+		s, err := c.newestIn(ctx, folder)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			found = append(found, s)
+		}
+	}
+	return found, nil
+}
+
+func (c *collector) newestIn(ctx context.Context, folder blobstore.URI) (*Snapshot, error) {
+	ids, err := checkpointIDs(ctx, c.store, c.opts.Relocations.Apply(folder))
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		s, err := Load(ctx, c.store, folder.Join(fmt.Sprintf("chk-%d", id), MetadataName), LoadOptions{c.opts.Relocations})
+		if !errors.Is(err, blobstore.ErrNotExist) { // else not completed, or subsumed meanwhile
+			return s, err
+		}
+	}
+	return nil, nil
+}
+
+// decide writes the report and what goes.
+func (c *collector) decide() {
+	var manifests, metadata, files []blobstore.Object
+	for _, gen := range c.generations {
+		entry := Garbage{URI: c.layout.generation(gen.name), Delete: gen.keep == "", Why: gen.keep}
+		for _, o := range gen.objects {
+			entry.Bytes += max(o.Size, 0)
+			switch {
+			case !entry.Delete:
+			case o.URI.Base() == recordName:
+				manifests = append(manifests, o)
+			default:
+				metadata = append(metadata, o)
+			}
+		}
+		switch {
+		case !entry.Delete:
+			c.report.Kept++
+		case gen.finished:
+			entry.Why = "newer generations are enough"
+		default:
+			entry.Why = "never finished"
+		}
+		c.report.Generations = append(c.report.Generations, entry)
+	}
+	names := make([]string, 0, len(c.files))
+	for name := range c.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		o := c.files[name]
+		entry := Garbage{URI: o.URI, Bytes: max(o.Size, 0)}
+		switch {
+		case c.named[name]:
+			entry.Why = "named"
+		case c.young(o.ModTime):
+			entry.Why = "younger than the grace"
+		default:
+			entry.Why, entry.Delete = "nobody names it", true
+			files = append(files, o)
+		}
+		c.report.Files = append(c.report.Files, entry)
+	}
+	for _, o := range c.strays {
+		if c.now.Sub(o.ModTime) >= max(c.opts.Grace, collectionLife) {
+			files = append(files, o)
+			c.report.Files = append(c.report.Files, Garbage{URI: o.URI, Bytes: max(o.Size, 0), Delete: true, Why: "left behind by a chkpin that was killed"})
+		}
+	}
+	c.doomed = [][]blobstore.Object{manifests, metadata, files}
+	for _, objects := range c.doomed {
+		c.report.Deleted += len(objects)
+		for _, o := range objects {
+			c.report.Bytes += max(o.Size, 0)
+		}
+	}
+}

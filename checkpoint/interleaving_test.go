@@ -1,0 +1,203 @@
+package checkpoint
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chkpin/chkpin/blobstore"
+)
+
+// Two chkpins, a collection and the job itself work on one pin at once. Every
+// interleaving of their store calls is as good as any other, so the tests draw
+// many of each kind. After every single call what stands at the constant path
+// must restore, and must not be older than what stood there before.
+
+// interleavings is how many are drawn of each kind.
+const interleavings = 400
+
+type race struct {
+	*lab
+	seed uint64
+}
+
+// everyInterleaving runs a race with many seeds. prepare builds the pin and adds
+// the actors; what must hold in the end, it returns.
+func everyInterleaving(t *testing.T, prepare func(*race) (after func())) {
+	t.Parallel()
+	recorded := rocksdb.thin(t)
+	for seed := range uint64(interleavings) {
+		synctest.Test(t, func(t *testing.T) {
+			defer func() {
+				if t.Failed() {
+					t.Logf("seed %d", seed)
+				}
+			}()
+			store, clock := memory()
+			x := &race{&lab{t: t, store: store, clock: clock, app: blobstore.MustParse("s3://pins/orders")}, seed}
+			x.job = startFlinkOf(t, store, rocksdb, recorded, "s3://lake/flink")
+			after := prepare(x)
+			x.run(rand.New(rand.NewPCG(seed, 0)).IntN)
+			after()
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// Two CronJobs overlap: both see the same checkpoint. Each says that it is
+// pinned, and there is one pin.
+func TestTwoTicksPinTheSameCheckpoint(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		if x.seed%2 == 0 { // else it is the first pin
+			x.job.completes(6)
+			x.job.pins(x.app, PinOptions{})
+		}
+		x.job.completes(7)
+		a, b := x.ticks(x.job, PinOptions{}), x.ticks(x.job, PinOptions{})
+		return func() {
+			for _, o := range []*outcome{a, b} {
+				require.NoError(x.t, o.err)
+				require.Contains(x.t, []string{ResultPinned, ResultUnchanged}, o.pinned.Result)
+				require.True(x.t, o.pinned.Restorable)
+			}
+			require.Contains(x.t, []string{a.pinned.Result, b.pinned.Result}, ResultPinned)
+			x.job.requireRestores(x.app, 7)
+			x.settle(x.job)
+		}
+	})
+}
+
+// One of the two has asked the JobManager a moment earlier. The newer checkpoint
+// may come second or lose the race (the next tick pins it), but it never gives
+// way to the older one.
+func TestTwoTicksPinDifferentCheckpoints(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		if x.seed%2 == 0 {
+			x.job.completes(6)
+			x.job.pins(x.app, PinOptions{})
+		}
+		x.job.completes(7)
+		a := x.ticks(x.job, PinOptions{})
+		x.job.completes(8)
+		b := x.ticks(x.job, PinOptions{})
+		return func() {
+			newest := int64(0)
+			for _, o := range []*outcome{a, b} {
+				if o.err != nil {
+					require.ErrorIs(x.t, o.err, ErrNewer)
+					continue
+				}
+				require.Equal(x.t, ResultPinned, o.pinned.Result)
+				newest = max(newest, o.pinned.CheckpointID)
+			}
+			x.job.requireRestores(x.app, newest)
+			x.settle(x.job)
+		}
+	})
+}
+
+// A new job restored from the pin while the old one is still there: blue and
+// green. Whoever publishes first, in the end the new one has the pin and the old
+// one is held.
+func TestTwoRunsAtOnce(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		x.job.completes(6)
+		x.job.pins(x.app, PinOptions{})
+		green := x.job.successor("aaaaaaaa99507e464787c646439a53ff", LayoutOf(x.app).Root.String(), 6)
+		x.job.completes(7)
+		green.completes(7)
+		a, b := x.ticks(x.job, PinOptions{}), x.ticks(green, PinOptions{})
+		return func() {
+			var held *HeldError
+			for _, o := range []*outcome{a, b} {
+				if o.err != nil && !errors.As(o.err, &held) {
+					require.ErrorIs(x.t, o.err, ErrNewer)
+				}
+			}
+			rec := readRecord(x.t, x.store, LayoutOf(x.app))
+			loser := green
+			if b.err == nil {
+				loser = x.job
+				x.settle(green)
+				require.True(x.t, readRecord(x.t, x.store, LayoutOf(x.app)).Run.is(green.run))
+			} else {
+				require.NoError(x.t, a.err, "nobody published; pinned is %d", rec.Checkpoint.ID)
+				x.settle(x.job)
+			}
+			loser.completes(8)
+			_, err := Pin(x.t.Context(), x.store, x.app, loser, PinOptions{})
+			require.ErrorAs(x.t, err, &held)
+		}
+	})
+}
+
+// Flink completes a checkpoint and deletes the one before while a tick copies
+// it: the tick pins the one or the other, whole.
+func TestTheJobDeletesWhatATickCopies(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		x.job.completes(6)
+		x.job.pins(x.app, PinOptions{})
+		x.job.completes(7)
+		out := x.ticksOf(x.job, PinOptions{})
+		x.act(func(store blobstore.Store, _ int) {
+			f := *x.job
+			f.store = store
+			f.completes(8)
+			x.job.latest = f.latest
+			f.subsumes(7)
+		})
+		return func() {
+			require.NoError(x.t, out.err)
+			x.job.requireRestores(x.app, out.pinned.CheckpointID)
+			x.settle(x.job)
+		}
+	})
+}
+
+// A collection beside ticks: it deletes nothing that a tick relies on, also not
+// files that nobody named for a long time and that the new checkpoint names
+// again. Those come up whenever savepoints are pinned between checkpoints, since
+// a savepoint shares no file with them.
+func TestTicksBesideCollections(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		x.job.completes(6)
+		x.job.pins(x.app, PinOptions{})
+		for id := int64(7); id <= 9; id++ {
+			x.job.savepoint(id, "s3://lake/savepoints")
+			x.job.pins(x.app, PinOptions{})
+		}
+		if x.seed%4 == 0 { // a tick that was killed left a generation unfinished
+			x.job.completes(10)
+			x.killed(x.job, "pin.json")
+		}
+		x.ageOut()
+		x.job.completes(10)
+		ticks := []*outcome{x.ticks(x.job, PinOptions{})}
+		collections := []*outcome{x.collects(GCOptions{Delete: true, Keep: 2, ID: "one"})}
+		switch x.seed % 3 {
+		case 1:
+			x.job.completes(11)
+			ticks = append(ticks, x.ticks(x.job, PinOptions{}))
+		case 2:
+			collections = append(collections, x.collects(GCOptions{Delete: true, Keep: 2, ID: "two"}))
+		}
+		return func() {
+			for _, o := range ticks {
+				if o.err != nil && !errors.Is(o.err, ErrNewer) {
+					require.ErrorIs(x.t, o.err, ErrCollecting)
+				}
+			}
+			for _, o := range collections {
+				if o.err != nil {
+					require.ErrorIs(x.t, o.err, ErrNothingCollected)
+				}
+			}
+			x.settle(x.job)
+		}
+	})
+}

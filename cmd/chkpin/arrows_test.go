@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/chkpin/chkpin/"
+
+// arrows says what each package may depend on, directly or not, and why not on
+// more: packages of this module by name, others by the start of their path.
+var arrows = map[string]struct {
+	own    string
+	others string
+	why    string
+}{
+	"checkpoint/metadata":  {"", "", "the file format alone: readable without knowing stores or Flink's API"},
+	"blobstore":            {"", "", "an importer of the contract gets no SDK"},
+	"blobstore/storetest":  {"blobstore", "github.com/stretchr/ golang.org/x/sync/ go.yaml.in/yaml/", "the suite knows the contract, not the stores"},
+	"blobstore/s3store":    {"blobstore", "github.com/aws/ golang.org/x/sync/", "one SDK, and only who links this store has it"},
+	"flinkrest":            {"", "github.com/hashicorp/", "REST knows neither stores nor pins; cmd joins them"},
+	"flinkrest/replay":     {"", "", "it answers recorded bytes and nothing else"},
+	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
+	"cmd/chkpin/flinkconf": {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
+	"cmd/chkpin": {"blobstore blobstore/s3store checkpoint checkpoint/metadata flinkrest cmd/chkpin/flinkconf",
+		"github.com/aws/ go.yaml.in/yaml/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/", "the binary holds no test helpers and no samples"},
+}
+
+// helpers serve tests and demonstrations. They may use everything; nothing in
+// arrows may use them.
+var helpers = []string{"blobstore/storetest/faults", "blobstore/storetest/servers", "cmd/chkpin/demo", "cmd/chkpin/sample", "cmd/chkpin/e2e"}
+
+func TestArrows(t *testing.T) {
+	standard := map[string]bool{}
+	for _, p := range goList(t, "-deps", "./...") {
+		standard[p.ImportPath] = p.Standard
+	}
+	for _, p := range goList(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if isHelper(name) {
+			continue
+		}
+		arrow, ok := arrows[name]
+		if !assert.True(t, ok, "package %s has no place among the arrows", name) {
+			continue
+		}
+		for _, dep := range p.Deps {
+			own, ours := strings.CutPrefix(dep, module)
+			if standard[dep] || ours && contains(arrow.own, own) || !ours && startsWith(dep, arrow.others) {
+				continue
+			}
+			assert.Fail(t, "arrow", "%s must not depend on %s: %s", name, dep, arrow.why)
+		}
+	}
+}
+
+func isHelper(name string) bool {
+	for _, h := range helpers {
+		if name == h || strings.HasPrefix(name, h+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(names, name string) bool {
+	return strings.Contains(" "+names+" ", " "+name+" ")
+}
+
+func startsWith(path, prefixes string) bool {
+	for prefix := range strings.FieldsSeq(prefixes) {
+		if strings.HasPrefix(path, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+type goPackage struct {
+	ImportPath string
+	Standard   bool
+	Deps       []string
+}
+
+func goList(t *testing.T, args ...string) (packages []goPackage) {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Deps"}, args...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
+		var p goPackage
+		require.NoError(t, dec.Decode(&p))
+		packages = append(packages, p)
+	}
+	require.NotEmpty(t, packages)
+	return packages
+}

@@ -1,0 +1,111 @@
+package flinkconf_test
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
+)
+
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	return dir
+}
+
+const legacy = `
+# the cluster of the orders job
+rest.address: orders-jobmanager   # not YAML: a comment starts anywhere
+rest.port: 8082
+state.checkpoints.dir: s3://bucket/app
+s3.access-key: AKIA
+s3.secret-key: abc/def: ghi
+not a setting
+s3.endpoint: minio:9000
+s3.path.style.access: true
+high-availability: org.apache.flink.kubernetes.highavailability.KubernetesHaServicesFactory
+`
+
+const nested = `
+rest:
+  address: orders-jobmanager
+  port: 8082
+execution:
+  checkpointing:
+    dir: s3://bucket/app
+    savepoint-dir: s3://bucket/savepoints
+s3:
+  access-key: AKIA
+  secret-key: "abc/def: ghi"
+  endpoint: http://minio:9000
+  path:
+    style:
+      access: true
+security.ssl.rest.enabled: true
+`
+
+func TestLegacyFile(t *testing.T) {
+	c, err := flinkconf.Load(folder(t, map[string]string{"flink-conf.yaml": legacy}))
+	require.NoError(t, err)
+	assert.Equal(t, "http://orders-jobmanager:8082", c.JobManager())
+	assert.Equal(t, "s3://bucket/app", c.Checkpoints())
+	assert.True(t, c.HighAvailability())
+	assert.Equal(t, flinkconf.S3{
+		AccessKey: "AKIA", SecretKey: "abc/def: ghi", Endpoint: "https://minio:9000", PathStyle: true,
+	}, c.S3())
+}
+
+func TestNestedFile(t *testing.T) {
+	c, err := flinkconf.Load(filepath.Join(folder(t, map[string]string{"config.yaml": nested}), "config.yaml"))
+	require.NoError(t, err)
+	assert.Equal(t, "https://orders-jobmanager:8082", c.JobManager())
+	assert.Equal(t, "s3://bucket/app", c.Checkpoints())
+	assert.Equal(t, "s3://bucket/savepoints", c.Savepoints())
+	assert.False(t, c.HighAvailability())
+	assert.Equal(t, flinkconf.S3{
+		AccessKey: "AKIA", SecretKey: "abc/def: ghi", Endpoint: "http://minio:9000", PathStyle: true,
+	}, c.S3())
+}
+
+// Flink takes config.yaml when both are there.
+func TestModernNameWins(t *testing.T) {
+	c, err := flinkconf.Load(folder(t, map[string]string{
+		"config.yaml": "rest.address: new", "flink-conf.yaml": "rest.address: old",
+	}))
+	require.NoError(t, err)
+	assert.Equal(t, "http://new:8081", c.JobManager())
+}
+
+// The spellings of the hadoop and the presto plugin mean one setting.
+func TestSpellingsOfS3Keys(t *testing.T) {
+	for _, key := range []string{"s3.access-key", "s3.access.key", "s3a.access.key", "fs.s3a.access.key", "presto.s3.access-key"} {
+		c, err := flinkconf.Load(folder(t, map[string]string{"config.yaml": key + ": AKIA"}))
+		require.NoError(t, err)
+		assert.Equal(t, "AKIA", c.S3().AccessKey, key)
+	}
+}
+
+// A file that cannot be read is named; what is in it is not.
+func TestErrorsHoldNoSecrets(t *testing.T) {
+	_, err := flinkconf.Load(folder(t, nil))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	assert.ErrorContains(t, err, "config.yaml")
+
+	_, err = flinkconf.Load(folder(t, map[string]string{"config.yaml": "s3: {secret-key: hush"}))
+	require.ErrorContains(t, err, "config.yaml")
+	assert.NotContains(t, err.Error(), "hush")
+
+	c, err := flinkconf.Load(folder(t, map[string]string{"config.yaml": "s3.secret-key: hush"}))
+	require.NoError(t, err)
+	assert.Equal(t, "{redacted}", fmt.Sprintf("%v", c))
+	assert.Equal(t, "{redacted}", fmt.Sprintf("%#v", c))
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkrest"
+)
+
+type stopCommand struct {
+	App        appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	jobManager `group:"Reaching the JobManager:"`
+	jobChoice
+	tickFlags
+
+	Target        blobstore.URI `placeholder:"URI" env:"CHKPIN_SAVEPOINTS" help:"Folder for the savepoint; by default the cluster's own."`
+	Format        string        `enum:"canonical,native" default:"canonical" env:"CHKPIN_SAVEPOINT_FORMAT" help:"canonical, which every state backend reads, or native, which is faster. Since Flink 1.15."`
+	Drain         bool          `env:"CHKPIN_DRAIN" help:"Let the job finish its work as for good: its windows fire."`
+	AcceptLineage bool          `env:"CHKPIN_ACCEPT_LINEAGE" help:"Pin a run that does not descend from what is pinned."`
+	StopTimeout   time.Duration `default:"10m" env:"CHKPIN_STOP_TIMEOUT" help:"For the savepoint; after it the job goes on and the command fails."`
+}
+
+// savepointInterval is how often the JobManager is asked how far it is.
+const savepointInterval = 500 * time.Millisecond
+
+// savepointError: the job was not stopped, because its savepoint failed.
+type savepointError struct {
+	jobID string
+	cause string
+}
+
+func (e *savepointError) Error() string {
+	return fmt.Sprintf("the savepoint of job %s failed, so the job was not stopped: %s", e.jobID, e.cause)
+}
+
+// Run stops the job with a savepoint and pins that savepoint. In application
+// mode the JobManager ends with its job, so all that is asked of it is asked
+// before.
+func (c *stopCommand) Run(ctx context.Context, env *environment) error {
+	client, err := c.client(env)
+	if err != nil {
+		return err
+	}
+	job := restJob{client: client, choice: c.jobChoice}
+	stopped := stoppedJob{}
+	if stopped.obs, err = job.Observe(ctx); err != nil {
+		return err
+	}
+	if stopped.restorePath, err = job.RestorePath(ctx); err != nil {
+		return err
+	}
+	opts := c.tickFlags.options(env)
+	opts.AcceptLineage = c.AcceptLineage
+	if err := rehearse(ctx, env, c.App.URI, stopped, opts); err != nil {
+		return err
+	}
+	env.note("stopping job %s with a savepoint", stopped.obs.Run.JobID)
+	location, err := c.stop(ctx, client, stopped.obs.Run.JobID)
+	if err != nil {
+		return err
+	}
+	env.note("stopped; the savepoint is %s", location)
+	if err := stopped.complete(ctx, env, location); err != nil {
+		return err
+	}
+	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, stopped, opts)
+	if err != nil {
+		p.Result = verdictOf(ctx, err).result
+		err = &hintedError{err, "the job is stopped; start it from the savepoint " + location + " if the pin is older"}
+	}
+	result := resultOf(p)
+	return errors.Join(err, env.print(result, func(w io.Writer) { result.describe(w, err) }))
+}
+
+// rehearse finds out, before the job is stopped, whether its savepoint would be
+// pinned: a held run is not stopped.
+func rehearse(ctx context.Context, env *environment, app blobstore.URI, job stoppedJob, opts checkpoint.PinOptions) error {
+	opts.DryRun = true
+	_, err := checkpoint.Pin(ctx, env.store, app, job, opts)
+	if errors.Is(err, checkpoint.ErrNoCheckpoint) || as[*checkpoint.DamagedError](err) {
+		return nil // the savepoint will be what this checkpoint is not
+	}
+	return err
+}
+
+// note tells people how far a long command is; programs read the result alone.
+func (e *environment) note(format string, args ...any) {
+	if !e.json {
+		fmt.Fprintf(e.stdout, format+"\n", args...)
+	}
+}
+
+// stop returns where the savepoint is once the job has stopped.
+func (c *stopCommand) stop(ctx context.Context, client *flinkrest.Client, jobID string) (string, error) {
+	limited, cancel := context.WithTimeout(ctx, c.StopTimeout)
+	defer cancel()
+	trigger, err := client.Stop(limited, jobID, flinkrest.StopOptions{
+		TargetDirectory: c.Target.String(),
+		Drain:           c.Drain,
+		Format:          flinkrest.SavepointFormat(strings.ToUpper(c.Format)),
+	})
+	if err != nil {
+		return "", err
+	}
+	ticker := time.NewTicker(savepointInterval)
+	defer ticker.Stop()
+	for {
+		savepoint, err := client.Savepoint(limited, jobID, trigger)
+		switch {
+		case limited.Err() != nil && ctx.Err() == nil:
+			return "", &savepointError{jobID, fmt.Sprintf("not complete after %s (Flink goes on with it)", c.StopTimeout)}
+		case err != nil:
+			return "", err
+		case savepoint.Done && savepoint.Location == "":
+			return "", &savepointError{jobID, orElse(savepoint.Failure, "Flink does not say why")}
+		case savepoint.Done:
+			return savepoint.Location, nil
+		}
+		select {
+		case <-ticker.C:
+		case <-limited.Done():
+		}
+	}
+}
+
+// stoppedJob is a job as it was last seen, with the savepoint it ended in.
+type stoppedJob struct {
+	obs         checkpoint.Observation
+	restorePath string
+}
+
+func (s *stoppedJob) complete(ctx context.Context, env *environment, location string) error {
+	u, err := blobstore.Parse(location)
+	if err != nil {
+		return err
+	}
+	snap, err := checkpoint.Load(ctx, env.store, u, checkpoint.LoadOptions{Relocations: env.relocations})
+	if err != nil {
+		return err
+	}
+	if s.obs.Latest != nil && s.obs.Run.Folder == "" && !s.obs.Latest.Savepoint {
+		s.obs.Run.Folder = s.obs.Latest.Path.Dir().String()
+	}
+	s.obs.Latest = &checkpoint.Latest{ID: snap.CheckpointID, Path: u, Savepoint: true, Triggered: time.Now()}
+	return nil
+}
+
+// Observe implements [checkpoint.Job].
+func (s stoppedJob) Observe(context.Context) (checkpoint.Observation, error) { return s.obs, nil }
+
+// RestorePath implements [checkpoint.Job].
+func (s stoppedJob) RestorePath(context.Context) (string, error) { return s.restorePath, nil }

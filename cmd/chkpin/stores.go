@@ -1,0 +1,58 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/s3store"
+	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
+)
+
+// storeFlags say how to reach the stores. Credentials have no flags: they come
+// from the SDK's chain or from Flink's configuration.
+type storeFlags struct {
+	FlinkConf string `type:"path" placeholder:"PATH" env:"CHKPIN_FLINK_CONF" help:"Flink's configuration, a file or its folder: S3 endpoint, region and keys as the cluster has them."`
+
+	S3Endpoint     string `name:"s3-endpoint" placeholder:"URL" env:"CHKPIN_S3_ENDPOINT" help:"Another service than AWS."`
+	S3Region       string `name:"s3-region" placeholder:"NAME" env:"CHKPIN_S3_REGION" help:"Where the SDK's chain does not tell it."`
+	S3PathStyle    bool   `name:"s3-path-style" env:"CHKPIN_S3_PATH_STYLE" help:"Bucket in the path instead of the host name."`
+	S3Profile      string `name:"s3-profile" placeholder:"NAME" env:"CHKPIN_S3_PROFILE" help:"Of the shared configuration files."`
+	S3Role         string `name:"s3-role" placeholder:"ARN" env:"CHKPIN_S3_ROLE" help:"Role to assume."`
+	S3Anonymous    bool   `name:"s3-anonymous" env:"CHKPIN_S3_ANONYMOUS" help:"Send no credentials."`
+	S3Encryption   string `name:"s3-encryption" enum:",AES256,aws:kms,aws:kms:dsse" default:"" placeholder:"KIND" env:"CHKPIN_S3_ENCRYPTION" help:"Server-side encryption of what is written: AES256, aws:kms or aws:kms:dsse."`
+	S3KMSKey       string `name:"s3-kms-key" placeholder:"KEY" env:"CHKPIN_S3_KMS_KEY" help:"For aws:kms."`
+	S3RequestPayer bool   `name:"s3-request-payer" env:"CHKPIN_S3_REQUEST_PAYER" help:"Pay for requests to requester-pays buckets."`
+}
+
+// open returns the store of everything that this binary can reach. What is not
+// used is not set up.
+func (f storeFlags) open(log *slog.Logger) (blobstore.Store, error) {
+	config := s3store.Config{
+		Endpoint: f.S3Endpoint, Region: f.S3Region, PathStyle: f.S3PathStyle,
+		Profile: f.S3Profile, Role: f.S3Role, Anonymous: f.S3Anonymous,
+		Encryption: f.S3Encryption, KMSKey: f.S3KMSKey, RequestPayer: f.S3RequestPayer,
+		Logger: log,
+	}
+	if f.FlinkConf != "" {
+		conf, err := flinkconf.Load(f.FlinkConf)
+		if err != nil {
+			return nil, usagef("--flink-conf takes the file or folder that the Flink cluster is started with", "%v", err)
+		}
+		s3 := conf.S3()
+		config.Endpoint = orElse(config.Endpoint, s3.Endpoint)
+		config.Region = orElse(config.Region, s3.Region)
+		config.PathStyle = config.PathStyle || s3.PathStyle
+		config.AccessKey, config.SecretKey, config.SessionToken = s3.AccessKey, s3.SecretKey, s3.SessionToken
+	}
+	return blobstore.Mux{
+		blobstore.FamilyFile: blobstore.NewFile(),
+		blobstore.FamilyS3:   s3store.New(config),
+	}, nil
+}
+
+func orElse(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
