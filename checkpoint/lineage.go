@@ -27,8 +27,9 @@ func hold(format string, args ...any) verdict { return verdict{reason: fmt.Sprin
 
 // lineage judges runs by what they came from.
 type lineage struct {
-	layout Layout
-	pinned Record // what is published; a zero Generation means no history
+	layout   Layout
+	siblings blobstore.URI // see PinOptions.Siblings
+	pinned   Record        // what is published; a zero Generation means no history
 
 	// configured asks what an application-mode cluster was told to start from,
 	// the witness that survives failovers; "" when nothing.
@@ -39,6 +40,9 @@ type lineage struct {
 // against replacing good state by that of a job that started empty, came from
 // somewhere else, or was itself replaced.
 func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
+	if restored != nil && !l.siblings.IsZero() && restored.Path.Within(l.siblings) && !l.layout.holds(restored.Path) {
+		return hold("this run restored from %s, the pin of a job with another name: was it renamed?", restored.Path), nil
+	}
 	if l.pinned.Generation == "" {
 		return verdict{publish: true}, nil
 	}

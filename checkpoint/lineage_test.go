@@ -147,7 +147,7 @@ func TestLineage(t *testing.T) {
 		{name: "the run before, configured to restore", pinned: pinned(nil), run: navy, configured: pin, hold: "was replaced"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := lineage{LayoutOf(app), c.pinned, func() (string, error) { return c.configured, nil }}
+			l := lineage{LayoutOf(app), blobstore.URI{}, c.pinned, func() (string, error) { return c.configured, nil }}
 			v, err := l.judge(c.run, c.restored)
 			require.NoError(t, err)
 			if c.hold == "" {
@@ -164,7 +164,7 @@ func TestLineage(t *testing.T) {
 // guessed when it cannot be had.
 func TestTheConfigurationIsAskedLast(t *testing.T) {
 	down := errors.New("503")
-	l := lineage{LayoutOf(app), pinned(nil), func() (string, error) { return "", down }}
+	l := lineage{LayoutOf(app), blobstore.URI{}, pinned(nil), func() (string, error) { return "", down }}
 	for _, from := range []*Restored{restored(40, "s3://lake/pins/orders/last-state"), restored(45, blue.Folder+"/chk-45"), restored(45, "s3://elsewhere/chk-45")} {
 		_, err := l.judge(green, from)
 		require.NoError(t, err)

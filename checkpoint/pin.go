@@ -58,6 +58,11 @@ type PinOptions struct {
 	// one.
 	Checkpoints blobstore.URI
 
+	// Siblings is the folder that holds this pin among those of other jobs of one
+	// session cluster, by their names. A run that restored from one of those was
+	// renamed, and is held. Zero means that there are none.
+	Siblings blobstore.URI
+
 	// DryRun writes nothing.
 	DryRun bool
 
@@ -79,7 +84,8 @@ const (
 // Pinned is the outcome of [Pin], and what is known of it when Pin fails.
 type Pinned struct {
 	Result       string
-	Generation   string // published now
+	Generation   string           // published now
+	Published    CheckpointRecord // what that generation holds
 	JobID        string
 	CheckpointID int64  // of the job's checkpoint that was looked at
 	Source       string // its folder
@@ -198,7 +204,7 @@ func (t *tick) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.pinned.Generation = cur.record.Generation
+	t.pinned.Generation, t.pinned.Published = cur.record.Generation, cur.record.Checkpoint
 	t.pinned.Restorable = cur.whole()
 	if t.isPinned(cur) {
 		t.pinned.Result = ResultUnchanged
@@ -250,7 +256,7 @@ func (t *tick) judge(ctx context.Context, cur *published) (verdict, error) {
 	if cur.foreign != nil && pinned.Generation != "" {
 		pinned.Checkpoint.ID = cur.foreign.CheckpointID // what a run that restored the constant path has
 	}
-	l := lineage{t.named, pinned, func() (string, error) { return t.job.RestorePath(ctx) }}
+	l := lineage{t.named, t.opts.Siblings, pinned, func() (string, error) { return t.job.RestorePath(ctx) }}
 	v, err := l.judge(t.obs.Run, t.obs.Restored)
 	if err != nil {
 		return v, err

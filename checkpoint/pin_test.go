@@ -227,7 +227,7 @@ func TestDamagedMetadataIsRefused(t *testing.T) {
 			binary.BigEndian.PutUint64(data[8:16], 1234)
 			return data
 		},
-		"outside of everything": func(f *metadata.File, data []byte) []byte {
+		"outside of everything": func(f *metadata.File, _ []byte) []byte {
 			data, err := f.Rewrite(func(h metadata.Handle) (metadata.Path, error) {
 				return metadata.Path{Text: "s3://lake/../etc/passwd"}, nil
 			})

@@ -69,6 +69,7 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 		return err
 	}
 	t.pinned.Result, t.pinned.Generation, t.pinned.Restorable = ResultPinned, gen, true
+	t.pinned.Published = rec.Checkpoint
 	rec.Metadata.Tag = obj.Tag
 	cur.record = rec
 	if err := t.putRecord(ctx, &cur); err != nil {

@@ -31,6 +31,7 @@ type cli struct {
 	storeFlags `group:"Reaching S3:"`
 
 	Pin     pinCommand     `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
+	Watch   watchCommand   `cmd:"" help:"Pin again and again, with metrics: pin's tick in a loop."`
 	Stop    stopCommand    `cmd:"" help:"Stop the job with a savepoint and pin that."`
 	Resolve resolveCommand `cmd:"" help:"Prove the pin and print the arguments to start from it."`
 	Exec    execCommand    `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`

@@ -131,12 +131,14 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 		err = context.Cause(ctx)
 	}
 	fmt.Fprintf(stderr, "chkpin: %v\n", err)
-	v.hint = orElse(hintOf(err), v.hint)
-	if v.hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", v.hint)
+	if hint := hintFor(err, v); hint != "" {
+		fmt.Fprintf(stderr, "hint: %s\n", hint)
 	}
 	return v.code
 }
+
+// hintFor is the way out that an error brings along, or else the table's.
+func hintFor(err error, v verdict) string { return orElse(hintOf(err), v.hint) }
 
 // hintOf is the hint that an error brings along, the outermost one: a command or
 // a store knows a better way out than the table.

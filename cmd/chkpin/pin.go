@@ -57,6 +57,7 @@ type pinCommand struct {
 	sourceFlags
 	tickFlags
 
+	All           bool     `xor:"job" env:"CHKPIN_ALL" help:"Pin every live job of a session cluster, each to <app>/<job name>."`
 	AcceptLineage bool     `env:"CHKPIN_ACCEPT_LINEAGE" help:"Pin a run that does not descend from what is pinned."`
 	DryRun        bool     `env:"CHKPIN_DRY_RUN" help:"Say what would be copied and write nothing."`
 	Tolerate      []string `enum:"no-job,no-checkpoint,jobmanager-down" placeholder:"WHAT" env:"CHKPIN_TOLERATE" help:"Everyday absences that exit 0 with a warning: no-job, no-checkpoint, jobmanager-down."`
@@ -74,6 +75,7 @@ type pinResult struct {
 	BytesCopied  int64    `json:"bytesCopied"`
 	Restorable   bool     `json:"restorable"`
 	Warnings     []string `json:"warnings"`
+	JobName      string   `json:"jobName,omitempty"` // with --all
 }
 
 func resultOf(p checkpoint.Pinned) pinResult {
@@ -90,22 +92,19 @@ func (c *pinCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
+	if c.All {
+		return c.pinAll(ctx, env, client)
+	}
 	job := restJob{client, c.jobChoice, c.IncludeSavepoints}
+	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, job, c.options(env))
+	return c.summary(ctx, env, p, err)
+}
+
+func (c *pinCommand) options(env *environment) checkpoint.PinOptions {
 	opts := c.tickFlags.options(env)
 	opts.AcceptLineage, opts.DryRun = c.AcceptLineage, c.DryRun
 	opts.Checkpoints, opts.MinInterval = c.Checkpoints, c.MinInterval
-	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, job, opts)
-	if err != nil {
-		p.Result = verdictOf(ctx, err).result
-		if c.tolerates(err) {
-			p.Warnings = append(p.Warnings, "tolerated: "+err.Error())
-			err = nil
-		} else {
-			err = c.explain(p, err)
-		}
-	}
-	result := resultOf(p)
-	return errors.Join(err, env.print(result, func(w io.Writer) { result.describe(w, err) }))
+	return opts
 }
 
 // explain adds the way out where it depends on what was looked at.

@@ -39,54 +39,71 @@ func (e *savepointError) Error() string {
 	return fmt.Sprintf("the savepoint of job %s failed, so the job was not stopped: %s", e.jobID, e.cause)
 }
 
-// Run stops the job with a savepoint and pins that savepoint. In application
-// mode the JobManager ends with its job, so all that is asked of it is asked
-// before.
+// Run stops the job with a savepoint and pins that savepoint. The result is
+// printed whatever comes out, as by pin.
 func (c *stopCommand) Run(ctx context.Context, env *environment) error {
-	client, err := c.client(env)
-	if err != nil {
-		return err
-	}
-	job := restJob{client: client, choice: c.jobChoice}
-	stopped := stoppedJob{}
-	if stopped.obs, err = job.Observe(ctx); err != nil {
-		return err
-	}
-	if stopped.restorePath, err = job.RestorePath(ctx); err != nil {
-		return err
-	}
-	opts := c.tickFlags.options(env)
-	opts.AcceptLineage = c.AcceptLineage
-	if err := rehearse(ctx, env, c.App.URI, stopped, opts); err != nil {
-		return err
-	}
-	env.note("stopping job %s with a savepoint", stopped.obs.Run.JobID)
-	location, err := c.stop(ctx, client, stopped.obs.Run.JobID)
-	if err != nil {
-		return err
-	}
-	env.note("stopped; the savepoint is %s", location)
-	if err := stopped.complete(ctx, env, location); err != nil {
-		return err
-	}
-	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, stopped, opts)
+	p, err := c.stopAndPin(ctx, env)
 	if err != nil {
 		p.Result = verdictOf(ctx, err).result
-		err = &hintedError{err, "the job is stopped; start it from the savepoint " + location + " if the pin is older"}
 	}
 	result := resultOf(p)
 	return errors.Join(err, env.print(result, func(w io.Writer) { result.describe(w, err) }))
 }
 
+// stopAndPin asks the JobManager all there is to ask before the job stops: in
+// application mode it ends with its job.
+func (c *stopCommand) stopAndPin(ctx context.Context, env *environment) (checkpoint.Pinned, error) {
+	var p checkpoint.Pinned
+	client, err := c.client(env)
+	if err != nil {
+		return p, err
+	}
+	job := restJob{client: client, choice: c.jobChoice}
+	stopped := stoppedJob{}
+	if stopped.obs, err = job.Observe(ctx); err != nil {
+		return p, err
+	}
+	p.JobID = stopped.obs.Run.JobID
+	job.choice = jobChoice{JobID: p.JobID}
+	if stopped.restorePath, err = job.RestorePath(ctx); err != nil {
+		return p, err
+	}
+	opts := c.tickFlags.options(env)
+	opts.AcceptLineage = c.AcceptLineage
+	if p, err := rehearse(ctx, env, c.App.URI, job, opts); err != nil {
+		return p, err
+	}
+	env.note("stopping job %s with a savepoint", p.JobID)
+	location, err := c.stop(ctx, client, p.JobID)
+	if err != nil {
+		return p, err
+	}
+	env.note("stopped; the savepoint is %s", location)
+	if err := stopped.complete(ctx, env, location); err != nil {
+		return p, startFrom(location, err)
+	}
+	p, err = checkpoint.Pin(ctx, env.store, c.App.URI, stopped, opts)
+	if err != nil {
+		return p, startFrom(location, err)
+	}
+	return p, nil
+}
+
+// startFrom adds to what went wrong after the job had stopped where its state
+// is.
+func startFrom(savepoint string, err error) error {
+	return &hintedError{err, "the job is stopped; start it from the savepoint " + savepoint + " if the pin is older"}
+}
+
 // rehearse finds out, before the job is stopped, whether its savepoint would be
 // pinned: a held run is not stopped.
-func rehearse(ctx context.Context, env *environment, app blobstore.URI, job stoppedJob, opts checkpoint.PinOptions) error {
+func rehearse(ctx context.Context, env *environment, app blobstore.URI, job checkpoint.Job, opts checkpoint.PinOptions) (checkpoint.Pinned, error) {
 	opts.DryRun = true
-	_, err := checkpoint.Pin(ctx, env.store, app, job, opts)
+	p, err := checkpoint.Pin(ctx, env.store, app, job, opts)
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) || as[*checkpoint.DamagedError](err) {
-		return nil // the savepoint will be what this checkpoint is not
+		return p, nil // the savepoint will be what this checkpoint is not
 	}
-	return err
+	return p, err
 }
 
 // note tells people how far a long command is; programs read the result alone.
@@ -116,7 +133,7 @@ func (c *stopCommand) stop(ctx context.Context, client *flinkrest.Client, jobID 
 		case limited.Err() != nil && ctx.Err() == nil:
 			return "", &savepointError{jobID, fmt.Sprintf("not complete after %s (Flink goes on with it)", c.StopTimeout)}
 		case err != nil:
-			return "", err
+			return "", &hintedError{err, fmt.Sprintf("job %s may be stopping: its savepoint, if it was made, is named savepoint-%.6s-…", jobID, jobID)}
 		case savepoint.Done && savepoint.Location == "":
 			return "", &savepointError{jobID, orElse(savepoint.Failure, "Flink does not say why")}
 		case savepoint.Done:

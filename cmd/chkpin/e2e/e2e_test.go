@@ -5,22 +5,27 @@
 //
 //	go test -tags e2e -count=1 -timeout 30m -v ./cmd/chkpin/e2e/
 //
-// CHKPIN_E2E chooses the cells, a release and a state backend each: a regular expression such as 1\.20, or "all".
-// The default is the newest release. CHKPIN_E2E_REPORT names a file for the table of outcomes. The tests
-// need a JDK, Python 3 for the download of Flink (see package lab), and 1.2 GB of memory.
+// CHKPIN_E2E chooses the cells, a release, a state backend and a storage each: a regular expression such as 1\.20 or
+// s3, or "all". The default is the newest release on files, and once on S3. CHKPIN_E2E_REPORT names a file for the
+// table of outcomes. The tests need a JDK, Python 3 and Maven for the downloads (see package lab), versitygw as S3
+// ("make tools"), and 1.5 GB of memory.
 package e2e
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"os"
-	"path/filepath"
 	"regexp"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/cmd/chkpin/e2e/job"
 	"github.com/chkpin/chkpin/cmd/chkpin/e2e/lab"
 )
@@ -29,20 +34,39 @@ import (
 type cell struct {
 	release string
 	backend string
+	storage storage
 }
 
-func (c cell) String() string { return c.release + "/" + c.backend }
+func (c cell) on(backend string, kind storage) bool { return c.backend == backend && c.storage == kind }
+
+func (c cell) String() string { return c.release + "/" + c.backend + "/" + c.storage.name }
+
+// pluginVersion is the version of the cell's filesystem plugin: that of the release, or its neighbour where not all
+// repositories have that.
+func (c cell) pluginVersion() string {
+	if c.release == "1.20.5" {
+		return "1.20.1"
+	}
+	return c.release
+}
 
 var cells = []cell{
-	{"1.20.5", "hashmap"},
-	{"1.20.5", "rocksdb"},
-	{"2.3.0", "hashmap"},
-	{"2.3.0", "rocksdb"},
+	{"1.20.5", "hashmap", volume},
+	{"1.20.5", "rocksdb", volume},
+	{"1.20.5", "rocksdb", s3Hadoop},
+	{"1.20.5", "hashmap", s3Entropy},
+	{"2.3.0", "hashmap", volume},
+	{"2.3.0", "rocksdb", volume},
+	{"2.3.0", "rocksdb", s3Hadoop},
+	{"2.3.0", "hashmap", s3Presto},
 }
+
+// everyday are the cells of CI.
+const everyday = `^2\.3\.0/(.*/file|rocksdb/s3-hadoop)$`
 
 // chosenCells are those that CHKPIN_E2E asks for.
 func chosenCells(t *testing.T) []cell {
-	pattern := cmp.Or(os.Getenv("CHKPIN_E2E"), `^2\.3\.0/`)
+	pattern := cmp.Or(os.Getenv("CHKPIN_E2E"), everyday)
 	if pattern == "all" {
 		return cells
 	}
@@ -58,7 +82,19 @@ func chosenCells(t *testing.T) []cell {
 	return chosen
 }
 
-// TestRealFlink tells every story in every chosen cell.
+// The stories, and the cells each is told in.
+var stories = []struct {
+	name string
+	tell func(*story)
+	of   func(cell) bool
+}{
+	{"FlinkRestoresItsOwnCheckpoint", flinkRestoresItsOwnCheckpoint, func(cell) bool { return true }},
+	{"PinOutlivesItsCheckpoint", pinOutlivesItsCheckpoint, func(cell) bool { return true }},
+	{"StopPinsItsSavepoint", stopPinsItsSavepoint, func(c cell) bool { return c.on("rocksdb", volume) }},
+	{"TicksBearStaleStatistics", ticksBearStaleStatistics, func(c cell) bool { return c.on("hashmap", volume) }},
+}
+
+// TestRealFlink tells the stories in the chosen cells.
 func TestRealFlink(t *testing.T) {
 	chosen := chosenCells(t)
 	l, err := lab.Find()
@@ -74,12 +110,11 @@ func TestRealFlink(t *testing.T) {
 			t.Parallel()
 			clusters <- struct{}{}
 			t.Cleanup(func() { <-clusters })
-			t.Run("FlinkRestoresItsOwnCheckpoint", func(t *testing.T) {
-				flinkRestoresItsOwnCheckpoint(newStory(t, l, c, chkpin, outcomes))
-			})
-			t.Run("PinOutlivesItsCheckpoint", func(t *testing.T) {
-				pinOutlivesItsCheckpoint(newStory(t, l, c, chkpin, outcomes))
-			})
+			for _, story := range stories {
+				if story.of(c) {
+					t.Run(story.name, func(t *testing.T) { story.tell(newStory(t, l, c, chkpin, outcomes)) })
+				}
+			}
 		})
 	}
 }
@@ -87,14 +122,12 @@ func TestRealFlink(t *testing.T) {
 // flinkRestoresItsOwnCheckpoint is the ground the other stories stand on: Flink restores the checkpoint that it
 // kept, and the job recognises its state. If it does not, the fault is not chkpin's.
 func flinkRestoresItsOwnCheckpoint(s *story) {
-	var folder string
 	var last lab.Checkpoint
 	var held job.Tally
 	s.step("run, cancel", func(ctx context.Context) string {
 		cluster := s.start()
 		s.waitFilled(ctx, cluster)
-		folder = s.cancel(ctx, cluster)
-		last = s.lastCheckpoint(folder)
+		last = s.keptCheckpoint(ctx, s.cancel(ctx, cluster))
 		held = s.heldAt(cluster, last.ID)
 		return fmt.Sprintf("kept chk-%d", last.ID)
 	})
@@ -112,7 +145,7 @@ func flinkRestoresItsOwnCheckpoint(s *story) {
 func pinOutlivesItsCheckpoint(s *story) {
 	var first, second pinned
 	var heldFirst, heldSecond job.Tally
-	var metadataAlone string
+	var metadataAlone blobstore.URI
 
 	s.step("run, pin", func(ctx context.Context) string {
 		cluster := s.start()
@@ -120,36 +153,37 @@ func pinOutlivesItsCheckpoint(s *story) {
 		first = s.pin(ctx, exitDone, cluster)
 		require.Equal(s, "pinned", first.Result)
 		require.NotZero(s, first.Copied, "a pin without files proves nothing")
+		require.Equal(s, s.entropy, s.scattered(ctx, first.JobID), "state files outside of the job folder")
 		heldFirst = s.heldAt(cluster, first.CheckpointID)
 		metadataAlone = s.copyMetadataAlone(ctx, cluster)
 
 		_, err := cluster.WaitCheckpoints(ctx, 5)
 		require.NoError(s, err)
-		s.waitGone(ctx, cluster, filepath.Join(s.app, first.JobID, fmt.Sprintf("chk-%d", first.CheckpointID)))
+		s.waitSubsumed(ctx, cluster, first)
 		s.cancelAndDelete(ctx, cluster)
-		s.chkpin(ctx, exitDone, "verify", fileURI(s.app)+"/last-state")
+		s.verify(ctx)
 		return fmt.Sprintf("pinned chk-%d, %d files", first.CheckpointID, first.Copied)
 	})
 	s.step("control: start from _metadata alone", func(ctx context.Context) string {
-		cluster := s.start("--fromSavepoint", metadataAlone)
+		cluster := s.start("--fromSavepoint", metadataAlone.String())
 		exitCode, err := cluster.WaitEnd(ctx)
 		require.NoError(s, err)
 		require.NotZero(s, exitCode, "the JobManager's exit code")
 		accepted, err := cluster.Lines("Restoring job ")
 		require.NoError(s, err)
 		require.NotEmpty(s, accepted, "Flink is to read _metadata and then miss the files it names")
-		missing, err := cluster.Lines("FileNotFoundException")
+		missing, err := cluster.Lines(s.missing)
 		require.NoError(s, err)
-		require.NotEmpty(s, missing, "log lines with a FileNotFoundException")
-		return fmt.Sprintf("does not start: exit %d, FileNotFoundException", exitCode)
+		require.NotEmpty(s, missing, "log lines with %s", s.missing)
+		return fmt.Sprintf("does not start: exit %d, %s", exitCode, s.missing)
 	})
 	s.step("restore, pin again", func(ctx context.Context) string {
-		pinBefore := s.lastState()
+		pinBefore := s.lastState(ctx)
 		cluster := s.start(s.resolve(ctx)...)
 		s.requireRestored(ctx, cluster, first.CheckpointID, heldFirst)
 		_, err := cluster.WaitCheckpoints(ctx, 2)
 		require.NoError(s, err)
-		require.Equal(s, pinBefore, s.lastState(), "Flink changed the pin it started from")
+		require.Equal(s, pinBefore, s.lastState(ctx), "Flink changed the pin it started from")
 
 		second = s.pin(ctx, exitDone, cluster)
 		require.Equal(s, "pinned", second.Result)
@@ -157,11 +191,11 @@ func pinOutlivesItsCheckpoint(s *story) {
 		require.NotEqual(s, first.JobID, second.JobID)
 		heldSecond = s.heldAt(cluster, second.CheckpointID)
 		s.cancelAndDelete(ctx, cluster)
-		s.chkpin(ctx, exitDone, "verify", fileURI(s.app)+"/last-state")
+		s.verify(ctx)
 		return fmt.Sprintf("state of chk-%d; pinned chk-%d, %d files", first.CheckpointID, second.CheckpointID, second.Copied)
 	})
 	s.step("start empty, pin", func(ctx context.Context) string {
-		pinBefore := s.lastState()
+		pinBefore := s.lastState(ctx)
 		cluster := s.start()
 		s.waitFilled(ctx, cluster)
 		require.Zero(s, s.report(cluster).Restored, "restored subtasks")
@@ -172,7 +206,7 @@ func pinOutlivesItsCheckpoint(s *story) {
 			_, err := cluster.WaitCheckpoints(ctx, 1)
 			require.NoError(s, err)
 		}
-		pinAfter := s.lastState()
+		pinAfter := s.lastState(ctx)
 		// The description of the pin, unlike the pin, notes the run that was refused.
 		delete(pinBefore, "pin.json")
 		delete(pinAfter, "pin.json")
@@ -187,5 +221,91 @@ func pinOutlivesItsCheckpoint(s *story) {
 		require.NoError(s, err)
 		require.NoError(s, cluster.Cancel(ctx))
 		return fmt.Sprintf("state of chk-%d, %d numbers", second.CheckpointID, heldSecond.Numbers)
+	})
+}
+
+// stopPinsItsSavepoint is a planned stop, which loses nothing: the job ends with a savepoint, and the pin that chkpin
+// makes of it starts the job after the savepoint is gone. A stop that fails leaves the job running and the pin alone.
+func stopPinsItsSavepoint(s *story) {
+	var cluster *lab.Cluster
+	var stopped pinned
+	var held job.Tally
+
+	s.step("run, pin, stop to where nothing can be", func(ctx context.Context) string {
+		cluster = s.start()
+		s.waitFilled(ctx, cluster)
+		require.Equal(s, "pinned", s.pin(ctx, exitDone, cluster).Result)
+		pinBefore := s.lastState(ctx)
+		file := s.root.Join("file")
+		s.write(ctx, file, []byte("not a folder"))
+
+		_, log := s.chkpinLogged(ctx, exitFailed, "stop", s.app.String(), cluster.URL, "--target", file.Join("savepoints").String())
+		s.Log(log)
+
+		_, err := cluster.WaitCheckpoints(ctx, 2)
+		require.NoError(s, err, "the job is to go on")
+		require.Equal(s, pinBefore, s.lastState(ctx), "the pin is not to change")
+		return "job and pin go on"
+	})
+	s.step("stop", func(ctx context.Context) string {
+		savepoints := s.root.Join("savepoints")
+		stopped = s.pinned(s.chkpin(ctx, exitDone, "stop", s.app.String(), cluster.URL,
+			"--target", savepoints.String(), "--output", "json"))
+		require.Equal(s, "pinned", stopped.Result)
+		source, err := blobstore.Parse(stopped.Source)
+		require.NoError(s, err)
+		require.True(s, source.Within(savepoints), "%s is to be below %s", source, savepoints)
+		exitCode, err := cluster.WaitEnd(ctx)
+		require.NoError(s, err)
+		require.Zero(s, exitCode, "the JobManager's exit code")
+		held = s.heldAt(cluster, stopped.CheckpointID)
+
+		// Flink has deleted the checkpoints: it keeps those of a job that is cancelled, not of one that finishes.
+		require.Empty(s, s.filesOf(ctx, stopped.JobID))
+		s.delete(ctx, s.files(ctx, savepoints))
+		s.verify(ctx)
+		return fmt.Sprintf("pinned savepoint %d, %d files", stopped.CheckpointID, stopped.Copied)
+	})
+	s.step("restore", func(ctx context.Context) string {
+		cluster := s.start(s.resolve(ctx)...)
+		s.requireRestored(ctx, cluster, stopped.CheckpointID, held)
+		next := s.pin(ctx, exitDone, cluster)
+		require.Equal(s, "pinned", next.Result)
+		require.Greater(s, next.CheckpointID, stopped.CheckpointID)
+		require.NoError(s, cluster.Cancel(ctx))
+		return fmt.Sprintf("state of savepoint %d, %d numbers; pinned chk-%d", stopped.CheckpointID, held.Numbers, next.CheckpointID)
+	})
+}
+
+// ticksBearStaleStatistics: a JobManager that others ask as well answers from a cache for seconds. With a checkpoint
+// every second, of which it keeps one, the checkpoint that it names to chkpin is mostly gone already.
+func ticksBearStaleStatistics(s *story) {
+	s.step("10 ticks beside another poller", func(ctx context.Context) string {
+		const ticks = 10
+		cluster := s.start()
+		s.waitFilled(ctx, cluster)
+
+		polling, stop := context.WithCancel(ctx)
+		var poller sync.WaitGroup
+		poller.Go(func() {
+			_, err := cluster.WaitCheckpoints(polling, math.MaxInt32)
+			assert.ErrorIs(s, err, context.Canceled)
+		})
+		results := map[string]int{}
+		vanished := 0
+		for range ticks {
+			// The log tells of a checkpoint at once, so a tick meets every age of the cache's answer.
+			require.NoError(s, cluster.WaitLines(ctx, "Completed checkpoint", 1))
+			result, log := s.pinLogged(ctx, cluster)
+			results[result.Result]++
+			vanished += strings.Count(log, "starting again")
+		}
+		stop()
+		poller.Wait()
+
+		require.NotZero(s, vanished, "checkpoints that were gone when chkpin came to copy them")
+		s.verify(ctx)
+		require.NoError(s, cluster.Cancel(ctx))
+		return fmt.Sprintf("exit 0: %v; checkpoints that had gone: %d", results, vanished)
 	})
 }

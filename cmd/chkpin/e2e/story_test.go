@@ -5,11 +5,9 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/cmd/chkpin/e2e/job"
 	"github.com/chkpin/chkpin/cmd/chkpin/e2e/lab"
 )
@@ -33,29 +32,29 @@ const stepTimeout = 4 * time.Minute
 // sizes put every operator subtask above the 20 KB up to which Flink keeps state inside _metadata.
 var sizes = job.Options{Keys: 200, BlobBytes: 1000, ListElements: 2700, PaceMillis: 2}
 
-// A story is what happens to one application in one cell: one folder <app> for all its runs, and one cluster
-// after the other.
+// A story is what happens to one application in one cell: one place for all its runs, and one cluster after the
+// other.
 type story struct {
 	*testing.T
+	place
 	cell   cell
 	lab    lab.Lab
 	binary string // chkpin
 	table  *table
 
-	flink lab.Distribution
-	jar   string
-	dir   string // everything of the story
-	app   string // <app> as a path: job folders and last-state/
-	runs  int
+	flink   lab.Distribution
+	plugins string
+	jar     string
+	dir     string // the clusters' own folders
+	runs    int
 
 	latest *lab.Cluster
 }
 
-// newStory fetches what the cell needs and makes the empty application folder.
+// newStory fetches what the cell needs and makes the empty place.
 func newStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *story {
 	dir := t.TempDir()
-	s := &story{T: t, cell: c, lab: l, binary: chkpin, table: table, dir: dir, app: filepath.Join(dir, "state", "app")}
-	require.NoError(t, os.MkdirAll(s.app, 0o755))
+	s := &story{T: t, place: newPlace(t, c.storage, dir), cell: c, lab: l, binary: chkpin, table: table, dir: dir}
 	t.Cleanup(s.explain)
 	s.step("fetch Flink, compile the job", func(ctx context.Context) string {
 		var err error
@@ -63,6 +62,10 @@ func newStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *sto
 		require.NoError(t, err)
 		s.jar, err = l.Compile(ctx, s.flink, job.Class, job.Source())
 		require.NoError(t, err)
+		if c.storage.plugin != "" {
+			s.plugins, err = l.Plugin(ctx, c.storage.plugin, c.pluginVersion())
+			require.NoError(t, err)
+		}
 		return "ready"
 	})
 	return s
@@ -91,10 +94,12 @@ func (s *story) start(entryArgs ...string) *lab.Cluster {
 		Dir:          filepath.Join(s.dir, fmt.Sprintf("run-%d", s.runs)),
 		Job:          lab.Job{Jar: s.jar, Class: job.Class, Args: sizes.Args()},
 		EntryArgs:    entryArgs,
-		Checkpoints:  fileURI(s.app),
+		Checkpoints:  s.checkpoints,
 		Backend:      s.cell.backend,
 		Incremental:  s.cell.backend == "rocksdb",
 		Interval:     time.Second,
+		Conf:         s.conf,
+		Plugins:      s.plugins,
 	})
 	require.NoError(s, err)
 	s.latest = cluster
@@ -117,35 +122,19 @@ func (s *story) explain() {
 	}
 }
 
-// cancelAndDelete ends the run the way that costs people their state: cancelled, and its job folder gone.
+// cancelAndDelete ends the run the way that costs people their state: cancelled, and all its files gone.
 func (s *story) cancelAndDelete(ctx context.Context, cluster *lab.Cluster) {
 	s.Helper()
-	folder := s.cancel(ctx, cluster)
-	require.NoError(s, os.RemoveAll(folder))
+	s.delete(ctx, s.filesOf(ctx, s.cancel(ctx, cluster)))
 }
 
-// cancel ends the run and returns its job folder, which holds its last checkpoint.
-func (s *story) cancel(ctx context.Context, cluster *lab.Cluster) (folder string) {
+// cancel ends the run, which keeps its last checkpoint.
+func (s *story) cancel(ctx context.Context, cluster *lab.Cluster) (jobID string) {
 	s.Helper()
 	running, err := cluster.Job(ctx)
 	require.NoError(s, err)
 	require.NoError(s, cluster.Cancel(ctx))
-	folder = filepath.Join(s.app, running.ID)
-	require.DirExists(s, folder)
-	return folder
-}
-
-// lastCheckpoint finds the checkpoint that a cancelled job has kept in its folder.
-func (s *story) lastCheckpoint(folder string) lab.Checkpoint {
-	s.Helper()
-	found, err := filepath.Glob(filepath.Join(folder, "chk-*", "_metadata"))
-	require.NoError(s, err)
-	require.Len(s, found, 1, "completed checkpoints in %s", folder)
-	dir := filepath.Dir(found[0])
-	checkpoint := lab.Checkpoint{Path: fileURI(dir)}
-	_, err = fmt.Sscanf(filepath.Base(dir), "chk-%d", &checkpoint.ID)
-	require.NoError(s, err)
-	return checkpoint
+	return running.ID
 }
 
 // report reads what the job has logged so far.
@@ -213,41 +202,39 @@ func (s *story) requireRestored(ctx context.Context, cluster *lab.Cluster, check
 
 // copyMetadataAlone does what the popular script does: it copies the newest checkpoint's _metadata, and nothing
 // else, to a constant place. It returns the pointer to start from.
-func (s *story) copyMetadataAlone(ctx context.Context, cluster *lab.Cluster) (pointer string) {
+func (s *story) copyMetadataAlone(ctx context.Context, cluster *lab.Cluster) (pointer blobstore.URI) {
 	s.Helper()
-	target := filepath.Join(s.dir, "state", "metadata-alone")
-	require.NoError(s, os.Mkdir(target, 0o755))
+	pointer = s.root.Join("metadata-alone", "_metadata")
 	for {
 		latest, err := cluster.WaitCheckpoints(ctx, 1)
 		require.NoError(s, err)
-		metadata, err := os.ReadFile(filepath.Join(filePath(latest.Path), "_metadata"))
-		if errors.Is(err, fs.ErrNotExist) {
+		folder, err := blobstore.Parse(latest.Path)
+		require.NoError(s, err)
+		metadata, _, err := blobstore.ReadAll(ctx, s.store, folder.Join("_metadata"), 0)
+		if errors.Is(err, blobstore.ErrNotExist) {
 			continue // subsumed meanwhile
 		}
 		require.NoError(s, err)
-		require.NoError(s, os.WriteFile(filepath.Join(target, "_metadata"), metadata, 0o644))
-		return fileURI(target) + "/_metadata"
+		s.write(ctx, pointer, metadata)
+		return pointer
 	}
 }
 
-// waitGone waits, for as long as the job runs, until Flink has deleted a folder.
-func (s *story) waitGone(ctx context.Context, cluster *lab.Cluster, folder string) {
+// waitSubsumed waits, for as long as the job runs, until Flink has deleted a checkpoint.
+func (s *story) waitSubsumed(ctx context.Context, cluster *lab.Cluster, checkpoint pinned) {
 	s.Helper()
-	for {
-		_, err := os.Stat(folder)
-		if errors.Is(err, fs.ErrNotExist) {
-			return
-		}
-		require.NoError(s, err)
-		_, err = cluster.WaitCheckpoints(ctx, 1)
+	folder := fmt.Sprintf("chk-%d", checkpoint.CheckpointID)
+	for len(s.filesOf(ctx, checkpoint.JobID, folder)) > 0 {
+		_, err := cluster.WaitCheckpoints(ctx, 1)
 		require.NoError(s, err, "waiting for Flink to delete %s", folder)
 	}
 }
 
 // The exit codes of chkpin that the stories meet.
 const (
-	exitDone = 0
-	exitHeld = 7
+	exitDone   = 0
+	exitFailed = 1
+	exitHeld   = 7
 )
 
 // buildChkpin builds the binary under test.
@@ -260,20 +247,30 @@ func buildChkpin(t *testing.T) string {
 	return binary
 }
 
-// chkpin runs the binary under test, free of CHKPIN_ variables, and returns what it prints on stdout. Its log
-// is shown when the exit code is not the wanted one.
+// chkpin runs the binary under test and returns what it prints on stdout.
 func (s *story) chkpin(ctx context.Context, wantExit int, args ...string) (stdout string) {
 	s.Helper()
+	stdout, _ = s.chkpinLogged(ctx, wantExit, args...)
+	return stdout
+}
+
+// chkpinLogged runs the binary under test, set up for the story's place and free of all other CHKPIN_ and AWS_
+// variables, and returns what it prints. Both are shown when the exit code is not the wanted one.
+func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) (stdout, stderr string) {
+	s.Helper()
+	flags, env := s.access(s.latest.ConfDir)
 	var out, log bytes.Buffer
-	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd := exec.CommandContext(ctx, s.binary, append(args, flags...)...)
 	cmd.Stdout, cmd.Stderr = &out, &log
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "CHKPIN_") })
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "CHKPIN_") || strings.HasPrefix(variable, "AWS_")
+	}), env...)
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		require.NoError(s, err)
 	}
 	require.Equal(s, wantExit, cmd.ProcessState.ExitCode(), "exit code of %s\nstdout: %s\nstderr: %s", cmd, &out, &log)
-	return out.String()
+	return out.String(), log.String()
 }
 
 // pinned is the part of chkpin pin's JSON result that the stories look at.
@@ -290,43 +287,34 @@ type pinned struct {
 // pin runs chkpin pin against the cluster.
 func (s *story) pin(ctx context.Context, wantExit int, cluster *lab.Cluster) pinned {
 	s.Helper()
-	stdout := s.chkpin(ctx, wantExit, "pin", fileURI(s.app), cluster.URL, "--output", "json")
-	var result pinned
+	return s.pinned(s.chkpin(ctx, wantExit, "pin", s.app.String(), cluster.URL, "--output", "json"))
+}
+
+// pinLogged is pin with its log, which says what it met on the way.
+func (s *story) pinLogged(ctx context.Context, cluster *lab.Cluster) (result pinned, log string) {
+	s.Helper()
+	stdout, log := s.chkpinLogged(ctx, exitDone, "pin", s.app.String(), cluster.URL, "--output", "json", "--log-level", "INFO")
+	return s.pinned(stdout), log
+}
+
+func (s *story) pinned(stdout string) (result pinned) {
+	s.Helper()
 	require.NoError(s, json.Unmarshal([]byte(stdout), &result), "%s", stdout)
 	return result
+}
+
+// verify requires that chkpin calls the pin restorable.
+func (s *story) verify(ctx context.Context) {
+	s.Helper()
+	s.chkpin(ctx, exitDone, "verify", s.app.Join("last-state").String())
 }
 
 // resolve returns the arguments that chkpin resolve prints, which have to name the pin.
 func (s *story) resolve(ctx context.Context) []string {
 	s.Helper()
-	args := strings.Fields(s.chkpin(ctx, exitDone, "resolve", fileURI(s.app)))
-	require.Len(s, args, 2, "arguments of chkpin resolve: %q", args)
-	require.Equal(s, "--fromSavepoint", args[0])
-	require.Equal(s, filepath.Join(s.app, "last-state", "_metadata"), filePath(args[1]))
+	args := strings.Fields(s.chkpin(ctx, exitDone, "resolve", s.app.String()))
+	require.Equal(s, []string{"--fromSavepoint", s.app.Join("last-state", "_metadata").String()}, args)
 	return args
-}
-
-// lastState returns a digest of each file of the pin, by path. The lock file is not part of it.
-func (s *story) lastState() map[string]string {
-	s.Helper()
-	digests := map[string]string{}
-	root := os.DirFS(filepath.Join(s.app, "last-state"))
-	require.NoError(s, fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || entry.Name() == ".lock" {
-			return err
-		}
-		content, err := fs.ReadFile(root, name)
-		digests[name] = fmt.Sprintf("%x", sha256.Sum256(content))
-		return err
-	}))
-	return digests
-}
-
-// fileURI spells a path as people do, filePath reads it as Flink spells it too: file:/a and file:///a.
-func fileURI(path string) string { return "file://" + path }
-
-func filePath(uri string) string {
-	return "/" + strings.TrimLeft(strings.TrimPrefix(uri, "file:"), "/")
 }
 
 // A table collects the outcomes of all cells.

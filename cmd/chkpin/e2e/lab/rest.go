@@ -70,6 +70,19 @@ func (c *Cluster) WaitCheckpoints(ctx context.Context, n int) (Checkpoint, error
 	return latest, err
 }
 
+// WaitLines waits until the logs hold n more lines with text than when it was called. If the cluster ends instead, the
+// error is an *EndedError.
+func (c *Cluster) WaitLines(ctx context.Context, text string, n int) error {
+	before, err := c.Lines(text)
+	if err != nil {
+		return err
+	}
+	return c.poll(ctx, fmt.Sprintf("%d more log lines with %q", n, text), func() (bool, error) {
+		lines, err := c.Lines(text)
+		return len(lines) >= len(before)+n, err
+	})
+}
+
 func (c *Cluster) checkpoints(ctx context.Context) (completed int, latest Checkpoint, err error) {
 	job, err := c.Job(ctx)
 	if err != nil {
