@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"strings"
 )
 
 // SavepointFormat is how a savepoint is written (SavepointFormatType, 1.15 and later).
@@ -91,7 +92,8 @@ func (c *Client) Savepoint(ctx context.Context, jobID, trigger string) (Savepoin
 	return Savepoint{}, c.lacks("jobs/"+jobID+below, "status")
 }
 
-// failure is the first line of a serialized throwable, which is an object with the class and the stack trace as text.
+// failure names the causes of a serialized throwable, an object with the class and the stack trace as text (measured
+// with 2.3.0). The outermost says little, such as "IO-problem detected"; what went wrong comes last.
 func failure(cause json.RawMessage) string {
 	var throwable struct {
 		Class string `json:"class"`
@@ -100,8 +102,22 @@ func failure(cause json.RawMessage) string {
 	if len(cause) == 0 || json.Unmarshal(cause, &throwable) != nil {
 		return ""
 	}
-	if line := firstLine(throwable.Stack); line != "" {
-		return line
+	first, stack, _ := strings.Cut(throwable.Stack, "\n")
+	if first == "" {
+		return throwable.Class
 	}
-	return throwable.Class
+	causes := []string{firstLine(first)}
+	for line := range strings.SplitSeq(stack, "\n") {
+		text, ok := strings.CutPrefix(line, "Caused by: ")
+		if !ok {
+			continue
+		}
+		text = firstLine(text)
+		if last := len(causes) - 1; strings.HasSuffix(causes[last], text) {
+			causes[last] = text // what wraps a cause repeats it
+			continue
+		}
+		causes = append(causes, text)
+	}
+	return strings.Join(causes, "; caused by ")
 }

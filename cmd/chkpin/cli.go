@@ -38,6 +38,7 @@ type cli struct {
 	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
+	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,9 @@ func (c restoreChoice) options(env *environment) checkpoint.ResolveOptions {
 }
 
 type resolveCommand struct {
-	App    appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
-	Format string `enum:"args,path,json" default:"args" env:"CHKPIN_FORMAT" help:"What to print: args (for Flink's entry point), path or json."`
+	App        appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	Format     string `enum:"args,path,json" default:"args" env:"CHKPIN_FORMAT" help:"What to print: args (for Flink's entry point), path or json."`
+	OutputFile string `type:"path" placeholder:"FILE" env:"CHKPIN_OUTPUT_FILE" help:"Write to this file instead of stdout; on a first start it is empty."`
 	restoreChoice
 }
 
@@ -44,6 +46,19 @@ type resolveResult struct {
 // in a command line.
 func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
 	env.json = env.json || c.Format == "json"
+	if c.OutputFile == "" {
+		return c.resolve(ctx, env)
+	}
+	var out bytes.Buffer
+	aside := *env
+	aside.stdout = &out
+	if err := c.resolve(ctx, &aside); err != nil {
+		return err
+	}
+	return writeFile(c.OutputFile, 0o644, func(w io.Writer) error { _, err := out.WriteTo(w); return err })
+}
+
+func (c *resolveCommand) resolve(ctx context.Context, env *environment) error {
 	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, c.options(env))
 	if errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart {
 		return env.print(resolveResult{FirstStart: true}, func(io.Writer) {})

@@ -64,13 +64,13 @@ func (c *stopCommand) stopAndPin(ctx context.Context, env *environment) (checkpo
 		return p, err
 	}
 	p.JobID = stopped.obs.Run.JobID
-	job.choice = jobChoice{JobID: p.JobID}
+	job.choice = jobChoice{JobID: p.JobID} // this one from now on
 	if stopped.restorePath, err = job.RestorePath(ctx); err != nil {
 		return p, err
 	}
 	opts := c.tickFlags.options(env)
 	opts.AcceptLineage = c.AcceptLineage
-	if p, err := rehearse(ctx, env, c.App.URI, job, opts); err != nil {
+	if p, err = rehearse(ctx, env, c.App.URI, job, opts); err != nil {
 		return p, err
 	}
 	env.note("stopping job %s with a savepoint", p.JobID)
@@ -100,6 +100,7 @@ func startFrom(savepoint string, err error) error {
 func rehearse(ctx context.Context, env *environment, app blobstore.URI, job checkpoint.Job, opts checkpoint.PinOptions) (checkpoint.Pinned, error) {
 	opts.DryRun = true
 	p, err := checkpoint.Pin(ctx, env.store, app, job, opts)
+	p.Copied, p.Reused, p.BytesCopied, p.Warnings = 0, 0, 0, nil // which it only would have
 	if errors.Is(err, checkpoint.ErrNoCheckpoint) || as[*checkpoint.DamagedError](err) {
 		return p, nil // the savepoint will be what this checkpoint is not
 	}
