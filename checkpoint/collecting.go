@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/chkpin/chkpin/blobstore"
@@ -14,12 +16,14 @@ import (
 // after a few savepoints were pinned. The tick copies it anew under its old
 // name while the collection, which looked before, is about to delete it.
 //
-// So a collection says in last-state/collecting/ what it is about to delete,
-// then looks again, and deletes what is still garbage. A tick reads that after
-// its copies and before its last listing. If the tick copied before the
-// collection's second look, the file is young by then and stays. If it copied
-// later, it finds the collection at work, or what that has deleted missing from
-// the listing, and starts again.
+// So a collection says in an object of state/ what it is about to delete, then
+// looks again, and deletes what is still garbage. A tick lists state/ after its
+// copies. If it copied before the collection's second look, the file is young by
+// then and stays. If it copied later, the listing shows the collection at work,
+// or, when that is over, what it has deleted is missing from the listing; then
+// the tick starts again. The name of the announcement sorts before those of
+// state files, so a listing in pages that does not show it on the first one was
+// begun when the collection was over.
 
 const (
 	// collectFor is how long after its announcement a collection deletes.
@@ -30,7 +34,10 @@ const (
 	collectionLife = 2 * collectFor
 )
 
-// announcement is the content of an object below last-state/collecting.
+// announcementPrefix begins the names of announcements.
+const announcementPrefix = ".collecting-"
+
+// announcement is the content of such an object.
 type announcement struct {
 	Layout int      `json:"layout"`
 	Files  []string `json:"files"` // names of state files that are about to be deleted
@@ -45,45 +52,27 @@ func announce(ctx context.Context, store blobstore.Store, u blobstore.URI, files
 	return err
 }
 
-// collections are those at work, by the names of the files they are about to
-// delete: since when.
-type collections map[string]time.Time
-
-func collectionsAtWork(ctx context.Context, store blobstore.Store, l Layout) (collections, error) {
-	at := collections{}
-	for o, err := range store.List(ctx, l.Collecting, blobstore.ListOptions{Shallow: true}) {
-		if err != nil {
-			return nil, err
-		}
-		if o.Dir {
+// threatened reports whether a collection may delete what this tick copied, by
+// the listing that it made afterwards.
+func (t *tick) threatened(ctx context.Context, listed map[string]blobstore.Object, copied map[string]bool) (bool, error) {
+	now := youngest(listed)
+	for name, o := range listed {
+		if !strings.HasPrefix(name, announcementPrefix) || now.Sub(o.ModTime) >= collectionLife {
 			continue
 		}
 		var a announcement
-		_, ok, err := readJSON(ctx, store, o.URI, &a)
+		_, ok, err := readJSON(ctx, t.store, o.URI, &a)
 		if err != nil && !errors.Is(err, errNoRecord) { // something else that lies there
-			return nil, err
+			return false, err
 		}
-		if !ok {
-			continue // over by now
+		if !ok && err == nil {
+			return true, nil // over since the listing: what it has deleted may stand in it
 		}
-		for _, name := range a.Files {
-			if o.ModTime.After(at[name]) {
-				at[name] = o.ModTime
-			}
+		if slices.ContainsFunc(a.Files, func(f string) bool { return copied[f] }) {
+			return true, nil
 		}
 	}
-	return at, nil
-}
-
-// threaten reports whether a collection may delete what was copied. now is the
-// time by the store's clock.
-func (c collections) threaten(copies []fileCopy, now time.Time) bool {
-	for _, copied := range copies {
-		if since, ok := c[copied.target.Base()]; ok && now.Sub(since) < collectionLife {
-			return true
-		}
-	}
-	return false
+	return false, nil
 }
 
 // youngest is the store's clock as its objects show it, at most a moment behind

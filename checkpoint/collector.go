@@ -64,7 +64,7 @@ func (c *collector) list(ctx context.Context) error {
 		switch {
 		case blobstore.IsTemporary(o.URI):
 			c.strays = append(c.strays, o)
-		case parts[0] == c.layout.Collecting.Base() && len(parts) == 2:
+		case parts[0] == c.layout.State.Base() && len(parts) == 2 && strings.HasPrefix(parts[1], announcementPrefix):
 			c.strays = append(c.strays, o)
 		case parts[0] == c.layout.State.Base() && len(parts) == 2 && stateFileName(parts[1]):
 			c.files[parts[1]] = o
@@ -104,7 +104,7 @@ func (c *collector) young(t time.Time) bool { return c.now.Sub(t) < c.opts.Grace
 func (c *collector) readPin(ctx context.Context) (err error) {
 	c.published, err = Load(ctx, c.store, c.layout.Metadata, LoadOptions{c.opts.Relocations})
 	if errors.Is(err, blobstore.ErrNotExist) && len(c.generations) == 0 {
-		return fmt.Errorf("%w: %s", ErrNoPin, c.layout.App)
+		return c.nothingThere(ctx)
 	}
 	if err != nil {
 		return err
@@ -118,6 +118,18 @@ func (c *collector) readPin(ctx context.Context) (err error) {
 		c.hold = &h
 	}
 	return err
+}
+
+// nothingThere says whether there was a pin once.
+func (c *collector) nothingThere(ctx context.Context) error {
+	gone, err := everPinned(ctx, c.store, c.layout, Record{})
+	switch {
+	case err != nil:
+		return err
+	case gone:
+		return fmt.Errorf("%w: %s", ErrPinGone, c.layout.App)
+	}
+	return fmt.Errorf("%w: %s", ErrNoPin, c.layout.App)
 }
 
 // readGenerations loads every finished generation and proves it against the

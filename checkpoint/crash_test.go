@@ -291,7 +291,7 @@ func TestAKilledCollectionIsOutlived(t *testing.T) {
 	}
 	_, err := GC(t.Context(), killed, x.app, GCOptions{Delete: true, Now: clock.Now()})
 	require.ErrorIs(t, err, errKilled)
-	require.Len(t, below(t, store, LayoutOf(x.app).Collecting), 1)
+	require.Len(t, announced(t, store, x.app), 1)
 
 	_, err = Pin(t.Context(), store, x.app, x.job, PinOptions{Sleep: noSleep})
 	require.ErrorIs(t, err, ErrCollecting, "it needs what the collection may still delete")

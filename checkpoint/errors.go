@@ -57,7 +57,7 @@ func (e *DamagedError) Error() string {
 	if e.Err != nil {
 		parts = append(parts, e.Err.Error())
 	}
-	if n := len(e.Missing); n > 0 {
+	if n := len(e.Missing); n > 1 || n == 1 && (e.Missing[0] != e.URI || e.Err == nil) { // Err says it already
 		parts = append(parts, fmt.Sprintf("%s missing: %s", plural(n, "file"), few(e.Missing)))
 	}
 	if n := len(e.WrongSize); n > 0 {

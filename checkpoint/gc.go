@@ -125,7 +125,7 @@ func collect(ctx context.Context, store blobstore.Store, layout Layout, opts GCO
 	if opts.ID == "" {
 		opts.ID = rand.Text()
 	}
-	marker := layout.Collecting.Join(opts.ID)
+	marker := layout.State.Join(announcementPrefix + opts.ID)
 	if err := announce(ctx, store, marker, first.doomedFiles()); err != nil {
 		return GCReport{}, fmt.Errorf("%w: %w", ErrNothingCollected, err)
 	}

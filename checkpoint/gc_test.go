@@ -1,9 +1,10 @@
 package checkpoint
 
 import (
+	"context"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,7 +158,7 @@ func TestGCLeavesOthersAlone(t *testing.T) {
 		l.Generations.Join("7-chk-7", "_metadata"),
 		l.generation("00000001-chk-4").Join("notes.txt"), // beside what is collected
 		l.generation("00000001-chk-4").Join("merged", "0"),
-		l.Collecting.Join("sub", "README"),
+		l.State.Join(".collecting"),
 	}
 	for _, u := range strange {
 		put(t, x.store, u.String(), []byte("mine"))
@@ -277,23 +278,19 @@ func TestGCAfterARollback(t *testing.T) {
 	x := newLab(t, 4, 5, 6, 7, 8)
 	l := LayoutOf(app)
 	put(t, x.store, l.Metadata.String(), get(t, x.store, l.generation("00000001-chk-4").Join(MetadataName)))
-	green := x.job.successor("aaaaaaaa99507e464787c646439a53ff", l.Root.String(), 4)
-	_, err := Pin(t.Context(), x.store, app, green, PinOptions{})
-	require.ErrorIs(t, err, ErrNoCheckpoint)
 	x.ageOut()
-	green.completes(50)
+	x.job.completes(50)
 	store := &hooked{Store: x.store}
 	store.call = func(op string, u blobstore.URI, do func() error) error {
 		if op == "put" && u.Same(l.Metadata) {
-			x.clock.advance(time.Second)
 			got, _ := x.gc(GCOptions{Keep: 2})
 			require.Equal(t, []string{"00000005-chk-8", "00000004-chk-7", "00000002-chk-50", "00000001-chk-4"}, got)
 		}
 		return do()
 	}
-	_, err = Pin(t.Context(), store, app, green, PinOptions{})
+	_, err := Pin(t.Context(), store, app, x.job, PinOptions{})
 	require.NoError(t, err)
-	green.requireRestores(app, 50)
+	x.job.requireRestores(app, 50)
 	require.Empty(t, unknownTo(t, x.store, app))
 }
 
@@ -414,10 +411,10 @@ func TestACollectionAnnouncesWhatItDeletes(t *testing.T) {
 	deleted := map[string]bool{}
 	store := &hooked{Store: x.store}
 	store.call = func(op string, u blobstore.URI, do func() error) error {
-		if op == "delete" && u.Dir().Same(l.State) {
-			at, err := collectionsAtWork(t.Context(), x.store, l)
-			require.NoError(t, err)
-			require.Contains(t, slices.Collect(maps.Keys(at)), u.Base())
+		if op == "delete" && u.Dir().Same(l.State) && stateFileName(u.Base()) {
+			announcements := announced(t, x.store, app)
+			require.Len(t, announcements, 1)
+			require.Contains(t, announcements[0].Files, u.Base())
 			deleted[u.Base()] = true
 		}
 		return do()
@@ -425,5 +422,19 @@ func TestACollectionAnnouncesWhatItDeletes(t *testing.T) {
 	_, err := GC(t.Context(), store, app, GCOptions{Keep: 2, Delete: true, Now: x.clock.Now()})
 	require.NoError(t, err)
 	require.Len(t, deleted, 3*4, "three generations of four files: %s", fmt.Sprint(deleted))
-	require.Empty(t, below(t, x.store, l.Collecting))
+	require.Empty(t, announced(t, x.store, app))
+}
+
+// announced reads what collections have announced.
+func announced(t testing.TB, store blobstore.Store, app blobstore.URI) (found []announcement) {
+	for _, u := range below(t, store, LayoutOf(app).State) {
+		if strings.HasPrefix(u.Base(), announcementPrefix) {
+			var a announcement
+			_, ok, err := readJSON(context.Background(), store, u, &a)
+			require.NoError(t, err)
+			require.True(t, ok)
+			found = append(found, a)
+		}
+	}
+	return found
 }

@@ -169,6 +169,27 @@ func TestAPinThatIsBeyondRepairIsMadeAnew(t *testing.T) {
 	}
 }
 
+// No copy is taken at its word: what is not there when all are made is copied
+// again.
+func TestACopyThatVanishesIsMadeAgain(t *testing.T) {
+	job := newJob(t, hashmap)
+	job.completes(4)
+	l := LayoutOf(app)
+	vanished := false
+	store := &hooked{Store: job.store, call: func(op string, u blobstore.URI, do func() error) error {
+		if made := below(t, job.store, l.State); len(made) == 4 && !vanished {
+			vanished = true
+			remove(t, job.store, made[2])
+		}
+		return do()
+	}}
+	p, err := Pin(t.Context(), store, app, job, PinOptions{Sleep: noSleep})
+	require.NoError(t, err)
+	require.Equal(t, ResultPinned, p.Result)
+	require.True(t, vanished)
+	job.requireRestores(app, 4)
+}
+
 // Generations are numbered, and of one number the higher checkpoint is newer:
 // chk-10 comes after chk-9.
 func TestOrderOfGenerations(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/chkpin/chkpin/blobstore"
 )
@@ -40,22 +41,22 @@ type lineage struct {
 // against replacing good state by that of a job that started empty, came from
 // somewhere else, or was itself replaced.
 func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
-	if restored != nil && !l.siblings.IsZero() && restored.Path.Within(l.siblings) && !l.layout.holds(restored.Path) {
-		return hold("this run restored from %s, the pin of a job with another name: was it renamed?", restored.Path), nil
-	}
-	if l.pinned.Generation == "" {
-		return verdict{publish: true}, nil
-	}
 	seen := l.pinned.Seen
 	if seen != nil && !seen.is(run) {
 		seen = nil
 	}
-	if l.pinned.Run.is(run) {
+	if l.pinned.Generation != "" && l.pinned.Run.is(run) {
 		v := verdict{publish: true}
 		if seen != nil {
 			v.restored = &seen.RestoredID
 		}
 		return v, nil
+	}
+	if restored != nil && l.isSibling(restored.Path) {
+		return hold("this run restored from %s, the pin of a job with another name: was it renamed?", restored.Path), nil
+	}
+	if l.pinned.Generation == "" {
+		return verdict{publish: true}, nil
 	}
 	if l.replaced(run) {
 		return hold("this run was replaced by one that restored from it"), nil
@@ -67,7 +68,7 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 		return l.fromPin(seen.RestoredID), nil
 	}
 	if l.pinned.isHeld(run) {
-		return hold("this run was held before"), nil
+		return hold("this run did not come from the pin when it was first seen, and was held"), nil
 	}
 	own := restored != nil && run.Folder != "" && within(restored.Path, run.Folder)
 	if restored != nil {
@@ -143,6 +144,17 @@ func (l lineage) ancestor(path blobstore.URI) string {
 // file, or those of a generation.
 func (l Layout) holds(u blobstore.URI) bool {
 	return u.Same(l.Root) || u.Same(l.Metadata) || u.Within(l.Generations)
+}
+
+// isSibling reports whether a restore path is the pin of another job of the
+// session cluster.
+func (l lineage) isSibling(path blobstore.URI) bool {
+	if l.siblings.IsZero() || l.layout.holds(path) {
+		return false
+	}
+	rel, below := path.Rel(l.siblings)
+	parts := strings.Split(rel, "/")
+	return below && len(parts) > 1 && parts[1] == l.layout.Root.Base()
 }
 
 func within(u blobstore.URI, folder string) bool {

@@ -44,6 +44,7 @@ func TestLineage(t *testing.T) {
 		run        Run
 		restored   *Restored
 		configured string // what an application-mode cluster was told to start from
+		siblings   string
 		hold       string // a part of the reason; "" publishes
 	}{
 		// The pin has no history yet.
@@ -71,6 +72,15 @@ func TestLineage(t *testing.T) {
 			hold: "does not come from the pin"},
 		{name: "from a sibling's pin", pinned: pinned(nil), run: green, restored: restored(40, "s3://lake/pins/payments/last-state"),
 			hold: "does not come from the pin"},
+
+		// Under --all, the pins of the jobs of one session lie side by side.
+		{name: "renamed: it restored the pin of its old name", run: green, siblings: "s3://lake/pins", restored: restored(40, "s3://lake/pins/payments/last-state"),
+			hold: "the pin of a job with another name"},
+		{name: "renamed, from a generation", pinned: pinned(nil), run: green, siblings: "s3://lake/pins",
+			restored: restored(40, "s3://lake/pins/payments/last-state/generations/00000001-chk-40"), hold: "the pin of a job with another name"},
+		{name: "renamed, and accepted", pinned: pinned(nil), run: blue, siblings: "s3://lake/pins", restored: restored(30, "s3://lake/pins/payments/last-state")},
+		{name: "not renamed", pinned: pinned(nil), run: green, siblings: "s3://lake/pins", restored: restored(40, pin)},
+		{name: "not renamed, first pin, though its checkpoints lie beside the pins", run: green, siblings: "s3://lake", restored: restored(41, green.Folder+"/chk-41")},
 
 		// Seen at once: later failovers hide it.
 		{name: "seen, then failed over", pinned: pinned(func(r *Record) { r.Seen = &Seen{green, 40} }), run: green,
@@ -113,9 +123,9 @@ func TestLineage(t *testing.T) {
 		// It started empty.
 		{name: "empty", pinned: pinned(nil), run: green, hold: "started empty"},
 		{name: "empty, held, failed over", pinned: pinned(func(r *Record) { r.Held = []Run{green} }), run: green,
-			restored: restored(41, green.Folder+"/chk-41"), hold: "held before"},
+			restored: restored(41, green.Folder+"/chk-41"), hold: "when it was first seen"},
 		{name: "held, though configured to restore", pinned: pinned(func(r *Record) { r.Held = []Run{green} }), run: green,
-			restored: restored(41, green.Folder+"/chk-41"), configured: pin, hold: "held before"},
+			restored: restored(41, green.Folder+"/chk-41"), configured: pin, hold: "when it was first seen"},
 		{name: "held, and now it restored from the pin", pinned: pinned(func(r *Record) { r.Held = []Run{green} }), run: green, restored: restored(40, pin)},
 
 		// A JobManager recovers: the same job id and folder, another start.
@@ -129,7 +139,7 @@ func TestLineage(t *testing.T) {
 		// A constant job id: the folder is everybody's.
 		{name: "constant id, empty", pinned: pinned(nil), run: started(blue, 2500), hold: "started empty"},
 		{name: "constant id, empty, held, failed over past the pin", run: started(blue, 2500), restored: restored(99, blue.Folder+"/chk-99"),
-			pinned: pinned(func(r *Record) { r.Held = []Run{started(blue, 2500)} }), hold: "held before"},
+			pinned: pinned(func(r *Record) { r.Held = []Run{started(blue, 2500)} }), hold: "when it was first seen"},
 		{name: "constant id, another start after a refused one", run: started(blue, 2600), restored: restored(99, blue.Folder+"/chk-99"),
 			pinned: pinned(func(r *Record) { r.Held = []Run{started(blue, 2500)} }), hold: "did not restore from the pin"},
 		{name: "constant id, from a savepoint that a refused run may have made", run: started(blue, 2600),
@@ -147,7 +157,10 @@ func TestLineage(t *testing.T) {
 		{name: "the run before, configured to restore", pinned: pinned(nil), run: navy, configured: pin, hold: "was replaced"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := lineage{LayoutOf(app), blobstore.URI{}, c.pinned, func() (string, error) { return c.configured, nil }}
+			l := lineage{layout: LayoutOf(app), pinned: c.pinned, configured: func() (string, error) { return c.configured, nil }}
+			if c.siblings != "" {
+				l.siblings = blobstore.MustParse(c.siblings)
+			}
 			v, err := l.judge(c.run, c.restored)
 			require.NoError(t, err)
 			if c.hold == "" {
@@ -164,7 +177,7 @@ func TestLineage(t *testing.T) {
 // guessed when it cannot be had.
 func TestTheConfigurationIsAskedLast(t *testing.T) {
 	down := errors.New("503")
-	l := lineage{LayoutOf(app), blobstore.URI{}, pinned(nil), func() (string, error) { return "", down }}
+	l := lineage{layout: LayoutOf(app), pinned: pinned(nil), configured: func() (string, error) { return "", down }}
 	for _, from := range []*Restored{restored(40, "s3://lake/pins/orders/last-state"), restored(45, blue.Folder+"/chk-45"), restored(45, "s3://elsewhere/chk-45")} {
 		_, err := l.judge(green, from)
 		require.NoError(t, err)
@@ -209,12 +222,12 @@ func TestAnEmptyStartIsHeldForGood(t *testing.T) {
 	stranger.completes(1)
 	stranger.isHeld("started empty")
 	stranger.completes(90)
-	stranger.isHeld("held before")
+	stranger.isHeld("when it was first seen")
 	stranger.fails()
 	stranger.completes(91)
-	stranger.isHeld("held before")
+	stranger.isHeld("when it was first seen")
 	stranger.restorePath = LayoutOf(app).Metadata.String()
-	stranger.isHeld("held before")
+	stranger.isHeld("when it was first seen")
 
 	require.Equal(t, ResultPinned, stranger.pins(app, PinOptions{AcceptLineage: true}).Result)
 	stranger.requireRestores(app, 91)
@@ -231,7 +244,7 @@ func TestAnEmptyStartIsRememberedBeforeItsFirstCheckpoint(t *testing.T) {
 	stranger.completes(6)
 	stranger.fails()
 	stranger.completes(7)
-	stranger.isHeld("held before")
+	stranger.isHeld("when it was first seen")
 }
 
 // With a constant job id the new run even writes where the pinned one wrote.
@@ -245,13 +258,13 @@ func TestAnEmptyStartUnderAConstantJobIDIsHeldForGood(t *testing.T) {
 	again.completes(6)
 	again.fails()
 	again.completes(7)
-	again.isHeld("held before")
+	again.isHeld("when it was first seen")
 
 	// The old run goes on publishing, which clears nobody.
 	job.completes(8)
 	job.pins(app, PinOptions{})
 	again.completes(9)
-	again.isHeld("held before")
+	again.isHeld("when it was first seen")
 }
 
 func TestARunThatRestoredThePinIsPinned(t *testing.T) {

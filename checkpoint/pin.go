@@ -101,9 +101,12 @@ type Pinned struct {
 const tries = 4
 
 var (
-	// errVanished: the source was deleted while it was copied, or its copies were.
-	// The cause is a *DamagedError that names the files.
+	// errVanished: the source was deleted while it was copied. The cause is a
+	// *DamagedError that names the files.
 	errVanished = errors.New("the checkpoint was deleted meanwhile")
+
+	// errTaken: the copies were deleted. The cause is a *DamagedError, too.
+	errTaken = errors.New("the copies were deleted meanwhile")
 
 	// errOvertaken: the pin is not what it was at the beginning of the tick.
 	errOvertaken = fmt.Errorf("%w: another chkpin published meanwhile", ErrNewer)
@@ -169,32 +172,74 @@ func (t *tick) warn(format string, args ...any) {
 	t.pinned.Warnings = append(t.pinned.Warnings, fmt.Sprintf(format, args...))
 }
 
-// run starts the tick again when its source vanishes (by then the job has a
-// newer checkpoint, though the JobManager may take some seconds to say so), and
-// when another chkpin changes the pin.
+// run starts the tick again when its source vanishes, for by then the job has a
+// newer checkpoint, and when another chkpin changes the pin.
 func (t *tick) run(ctx context.Context) error {
 	for try := 1; ; try++ {
 		t.pinned = Pinned{}
 		err := t.once(ctx)
-		if !errors.Is(err, errVanished) && !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) {
+		vanished := errors.Is(err, errVanished)
+		if !vanished && !errors.Is(err, errTaken) && !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) {
 			return err
 		}
-		if try == tries {
-			if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
-				return damaged
+		again := try < tries
+		if again {
+			t.opts.Logger.Info("starting again", "checkpoint", t.pinned.Source, "try", try, "reason", err)
+			var waitErr error
+			if vanished {
+				again, waitErr = t.awaitNext(ctx)
+			} else {
+				waitErr = t.opts.Sleep(ctx, time.Duration(try)*time.Second)
 			}
-			return err
+			if waitErr != nil {
+				return waitErr
+			}
 		}
-		t.opts.Logger.Info("starting again", "checkpoint", t.pinned.Source, "try", try, "reason", err)
-		if err := t.opts.Sleep(ctx, time.Duration(try)*time.Second); err != nil {
+		if damaged := (*DamagedError)(nil); !again && errors.As(err, &damaged) {
+			return damaged
+		}
+		if !again {
 			return err
 		}
 	}
 }
 
+const (
+	// nextWithin is how long a tick waits for the JobManager to name another
+	// checkpoint than one that is gone: more than its statistics are old, 3 s
+	// (web.refresh-interval).
+	nextWithin = 8 * time.Second
+
+	// nextEvery is how often it asks meanwhile: a checkpoint that is named may be
+	// gone a moment later.
+	nextEvery = 200 * time.Millisecond
+)
+
+// awaitNext waits until the JobManager names another checkpoint than the one
+// that vanished, and reports whether it does.
+func (t *tick) awaitNext(ctx context.Context) (bool, error) {
+	gone := t.obs.Latest
+	for range nextWithin / nextEvery {
+		obs, err := t.job.Observe(ctx)
+		if err != nil {
+			return false, err
+		}
+		if obs.Latest == nil || gone == nil || obs.Latest.ID != gone.ID {
+			return true, nil
+		}
+		if err := t.opts.Sleep(ctx, nextEvery); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
 func (t *tick) once(ctx context.Context) error {
 	var err error
 	if t.obs, err = t.job.Observe(ctx); err != nil {
+		if p, e := t.lookAtPin(ctx); e == nil && p.described() {
+			t.report(p) // what goes on being there while the job cannot be seen
+		}
 		return err
 	}
 	if err := t.completeRun(ctx); err != nil {
@@ -204,8 +249,7 @@ func (t *tick) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.pinned.Generation, t.pinned.Published = cur.record.Generation, cur.record.Checkpoint
-	t.pinned.Restorable = cur.whole()
+	t.report(cur)
 	if t.isPinned(cur) {
 		t.pinned.Result = ResultUnchanged
 		return nil
@@ -241,6 +285,12 @@ func (t *tick) once(ctx context.Context) error {
 		return t.store.Delete(ctx, t.layout.Hold)
 	}
 	return nil
+}
+
+// report says what is pinned now.
+func (t *tick) report(cur published) {
+	t.pinned.Generation, t.pinned.Published = cur.record.Generation, cur.record.Checkpoint
+	t.pinned.Restorable = cur.whole()
 }
 
 // isPinned reports whether what stands at the constant path is this run's newest

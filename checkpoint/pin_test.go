@@ -320,7 +320,7 @@ func TestDamagedStateIsRefused(t *testing.T) {
 					var refused *DamagedError
 					require.ErrorAs(t, err, &refused)
 					require.Equal(t, []string{f.URI.String()}, append(refused.Missing, refused.WrongSize...))
-					require.Equal(t, map[bool]int{true: tries, false: 1}[what == "missing"], asked,
+					require.Equal(t, map[bool]int{true: 1 + int(nextWithin/nextEvery), false: 1}[what == "missing"], asked,
 						"what is missing may have been subsumed: ask for something newer")
 					require.False(t, p.Restorable)
 					require.False(t, exists(t, job.store, LayoutOf(app).Metadata))
@@ -362,20 +362,46 @@ func TestTheSourceVanishes(t *testing.T) {
 	}
 }
 
-// A target of another size is not what its name says. It may belong to a
-// generation, so it is not overwritten.
-func TestAnotherFileUnderTheNameOfOursIsNotOverwritten(t *testing.T) {
+// What stands under a name of ours and is not named by the pin is copied over:
+// half a file from a source that was damaged at the time must not keep every
+// later tick from pinning.
+func TestWhatThePinDoesNotNameIsCopiedOver(t *testing.T) {
 	job := newJob(t, hashmap)
 	job.completes(4)
 	files, err := loaded(t, job.store, job.latest.Path).files()
 	require.NoError(t, err)
-	u := LayoutOf(app).State.Join(stateName(files[0].URI))
-	put(t, job.store, u.String(), []byte("something else"))
-	_, err = Pin(t.Context(), job.store, app, job, PinOptions{})
+	whole := get(t, job.store, files[0].URI)
+	put(t, job.store, files[0].URI.String(), whole[:7])
+	_, err = Pin(t.Context(), job.store, app, job, PinOptions{Sleep: noSleep})
 	var damaged *DamagedError
 	require.ErrorAs(t, err, &damaged)
-	require.ErrorContains(t, err, u.String())
-	require.Equal(t, "something else", string(get(t, job.store, u)))
+	require.Equal(t, []string{files[0].URI.String()}, damaged.WrongSize)
+
+	put(t, job.store, files[0].URI.String(), whole)
+	job.pins(app, PinOptions{})
+	job.requireRestores(app, 4)
+}
+
+// The JobManager's statistics are some seconds old: the tick waits until they
+// name another checkpoint than the one that is gone, and takes that at once.
+func TestTheJobManagerIsSlowToNameTheNextCheckpoint(t *testing.T) {
+	job := newJob(t, hashmap)
+	job.completes(4)
+	job.completes(5)
+	job.subsumes(4)
+	stale := *job
+	stale.latest = &Latest{ID: 4, Path: job.chk(4), Triggered: epoch}
+	slept := 0
+	p, err := Pin(t.Context(), job.store, app, &stale, PinOptions{Sleep: func(context.Context, time.Duration) error {
+		if slept++; slept == 12 {
+			stale.latest = job.latest
+		}
+		return nil
+	}})
+	require.NoError(t, err)
+	require.EqualValues(t, 5, p.CheckpointID)
+	require.Equal(t, 12, slept)
+	job.requireRestores(app, 5)
 }
 
 // A file of unknown origin at the right name and of the right size is no reason
@@ -468,7 +494,7 @@ func TestMinInterval(t *testing.T) {
 	// that went back is no reason to wait where no interval was asked for.
 	job.completes(15)
 	job.latest.Triggered = time.Time{}
-	require.Equal(t, ResultPinned, job.pins(app, PinOptions{}).Result)
+	require.Equal(t, ResultPinned, job.pins(app, PinOptions{MinInterval: 10 * time.Minute}).Result)
 	job.completes(16)
 	require.Equal(t, ResultPinned, job.pins(app, PinOptions{MinInterval: 10 * time.Minute}).Result)
 	job.completes(17)

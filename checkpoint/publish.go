@@ -5,10 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint/metadata"
@@ -31,7 +27,11 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	if err != nil {
 		return err
 	}
-	copies, err := t.plan(ctx, cur, files)
+	named, err := t.namedByPin(ctx, cur, files)
+	if err != nil {
+		return err
+	}
+	copies, err := t.plan(files, named)
 	if err != nil {
 		return err
 	}
@@ -42,10 +42,7 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	if err := t.putExisted(ctx, cur); err != nil {
 		return err
 	}
-	if err := t.copyAll(ctx, copies); err != nil {
-		return err
-	}
-	report, err := t.proveFiles(ctx, files, copies)
+	report, err := t.transfer(ctx, files, copies)
 	if err != nil {
 		return err
 	}
@@ -97,88 +94,6 @@ func Warnings(s *Snapshot) []string {
 	return w
 }
 
-// fileCopy is one file of the source that the pin does not hold yet.
-type fileCopy struct {
-	file   stateFile
-	target blobstore.URI
-}
-
-// plan decides what to copy. A file is reused only if the metadata that this
-// tick will replace names it and the listing shows it whole: anything else in
-// the folder may be about to be collected, or be half of something.
-func (t *tick) plan(ctx context.Context, cur published, files []stateFile) ([]fileCopy, error) {
-	if len(files) == 0 {
-		return nil, nil
-	}
-	named, existing, err := t.inventory(ctx, cur)
-	if err != nil {
-		return nil, err
-	}
-	var copies []fileCopy
-	var total int64
-	for _, f := range files {
-		name := stateName(f.URI)
-		obj, exists := existing[name]
-		if exists && named[name] && f.fits(obj.Size) {
-			t.pinned.Reused++
-			continue
-		}
-		if exists && !f.merged && !f.fits(obj.Size) {
-			return nil, &DamagedError{URI: t.layout.State.Join(name).String(), Err: fmt.Errorf("a file of %d bytes stands where the %d bytes of %s belong", obj.Size, f.need, f.URI)}
-		}
-		copies = append(copies, fileCopy{f, t.layout.State.Join(name)})
-		total += f.need
-	}
-	t.pinned.Copied, t.pinned.BytesCopied = len(copies), total
-	if t.opts.MaxBytes > 0 && total > t.opts.MaxBytes {
-		return nil, fmt.Errorf("%w: %d bytes to copy, --max-bytes is %d", ErrTooLarge, total, t.opts.MaxBytes)
-	}
-	return copies, nil
-}
-
-// inventory returns the state files that the published metadata names, and
-// those that exist, by name.
-func (t *tick) inventory(ctx context.Context, cur published) (named map[string]bool, existing map[string]blobstore.Object, err error) {
-	named = map[string]bool{}
-	g, gctx := errgroup.WithContext(ctx)
-	if cur.whole() {
-		g.Go(func() error {
-			s, err := Load(gctx, t.store, t.layout.Metadata, LoadOptions{t.opts.Relocations})
-			if err != nil {
-				return err
-			}
-			if s.Object.Tag != cur.object.Tag {
-				return errOvertaken
-			}
-			files, err := s.files()
-			for _, f := range files {
-				if rel, ok := f.Location.Rel(t.layout.State); ok {
-					named[rel] = true
-				}
-			}
-			return err
-		})
-	}
-	g.Go(func() (err error) {
-		existing, err = t.listState(gctx)
-		return err
-	})
-	return named, existing, g.Wait()
-}
-
-func (t *tick) listState(ctx context.Context) (map[string]blobstore.Object, error) {
-	files := map[string]blobstore.Object{}
-	for o, err := range t.store.List(ctx, t.layout.State, blobstore.ListOptions{Shallow: true}) {
-		if err != nil {
-			return nil, err
-		}
-		if !o.Dir {
-			files[o.URI.Base()] = o
-		}
-	}
-	return files, nil
-}
-
 // putExisted records, before the first publish, that state exists here: from
 // then on a missing pin is an error and not a first start.
 func (t *tick) putExisted(ctx context.Context, cur published) error {
@@ -190,59 +105,6 @@ func (t *tick) putExisted(ctx context.Context, cur published) error {
 		return nil
 	}
 	return err
-}
-
-func (t *tick) copyAll(ctx context.Context, copies []fileCopy) error {
-	var mu sync.Mutex
-	var missing []string
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(inFlight)
-	for _, c := range copies {
-		g.Go(func() error {
-			_, err := t.store.Copy(gctx, c.target, c.file.Location)
-			if errors.Is(err, blobstore.ErrNotExist) {
-				mu.Lock()
-				missing = append(missing, c.file.URI.String())
-				mu.Unlock()
-				return nil
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: t.pinned.Source + "/" + MetadataName, Missing: missing})
-	}
-	return nil
-}
-
-// proveFiles compares the size of every file in the pin with what the
-// checkpoint says. It looks after all copies are made and takes no copy's word,
-// because a collection of garbage may have deleted what stood there before.
-func (t *tick) proveFiles(ctx context.Context, files []stateFile, copies []fileCopy) (Report, error) {
-	at, err := collectionsAtWork(ctx, t.store, t.layout)
-	if err != nil {
-		return Report{}, err
-	}
-	listed, err := t.listState(ctx)
-	if err != nil {
-		return Report{}, err
-	}
-	if at.threaten(copies, youngest(listed)) {
-		return Report{}, ErrCollecting
-	}
-	report := check(files, func(f stateFile) (int64, bool) {
-		o, ok := listed[stateName(f.URI)]
-		return o.Size, ok
-	})
-	err = report.Err(t.obs.Latest.Path.Join(MetadataName))
-	if len(report.Missing) > 0 {
-		err = fmt.Errorf("%w: %w", errVanished, err)
-	}
-	return report, err
 }
 
 // putGeneration writes the metadata of the new generation, with every path

@@ -38,6 +38,25 @@ func unchanged(read *blobstore.Object) blobstore.PutOptions {
 // where pin.json does not describe it, as after a tick that was killed between
 // the two, pin.json is mended; where it vanished, it is put back.
 func (t *tick) readPublished(ctx context.Context) (published, error) {
+	p, err := t.lookAtPin(ctx)
+	switch {
+	case err != nil:
+		return p, err
+	case p.object == nil:
+		return t.putBack(ctx, p)
+	case p.described():
+		return p, nil
+	}
+	return t.reconcile(ctx, p)
+}
+
+// described reports whether pin.json is about what stands at the constant path.
+func (p published) described() bool {
+	return p.object != nil && p.object.Tag != "" && p.object.Tag == p.record.Metadata.Tag
+}
+
+// lookAtPin reads what is there, in one step and without mending anything.
+func (t *tick) lookAtPin(ctx context.Context) (published, error) {
 	var p published
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -58,16 +77,7 @@ func (t *tick) readPublished(ctx context.Context) (published, error) {
 		}
 		return err
 	})
-	if err := g.Wait(); err != nil {
-		return p, err
-	}
-	switch {
-	case p.object == nil:
-		return t.putBack(ctx, p)
-	case p.record.Metadata.Tag == p.object.Tag && p.object.Tag != "":
-		return p, nil
-	}
-	return t.reconcile(ctx, p)
+	return p, g.Wait()
 }
 
 // reconcile finds the history of a last-state/_metadata that pin.json does not

@@ -34,7 +34,6 @@ type Layout struct {
 	Hold        blobstore.URI // last-state/hold.json
 	Generations blobstore.URI // last-state/generations
 	State       blobstore.URI // last-state/state
-	Collecting  blobstore.URI // last-state/collecting: collections of garbage at work
 	Existed     blobstore.URI // chkpin.json: state existed here once
 }
 
@@ -49,7 +48,6 @@ func LayoutOf(app blobstore.URI) Layout {
 		Hold:        root.Join("hold.json"),
 		Generations: root.Join("generations"),
 		State:       root.Join("state"),
-		Collecting:  root.Join("collecting"),
 		Existed:     app.Join("chkpin.json"),
 	}
 }

@@ -89,7 +89,7 @@ func fallBack(ctx context.Context, store blobstore.Store, l Layout, app blobstor
 	case err != nil:
 		return Resolved{}, err
 	case found != nil && opts.Strict:
-		return Resolved{}, fmt.Errorf("%w: %w", ErrPinGone, cause)
+		return Resolved{}, &DamagedError{URI: LayoutOf(app).Metadata.String(), Missing: []string{LayoutOf(app).Metadata.String()}, Err: cause}
 	case found != nil:
 		path := LayoutOf(app).generation(found.Generation).Join(MetadataName)
 		return resolved(path, snap, *found, []string{fmt.Sprintf("falling back to generation %s: %v", found.Generation, cause)}, opts)

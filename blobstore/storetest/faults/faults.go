@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Proxy forwards requests to a server, unsigned parts untouched: the Host header
@@ -18,11 +19,16 @@ import (
 type Proxy struct {
 	URL string
 
+	// Latency is how long each request waits before it is forwarded. Requests that
+	// are sent at once are then under way at once, so that steps can be counted.
+	Latency time.Duration
+
 	forward *httputil.ReverseProxy
 
 	mu       sync.Mutex
 	rules    []*rule
 	requests []Request
+	steps    int // of the requests that have ended
 }
 
 // Request is one request that the proxy saw.
@@ -31,6 +37,7 @@ type Request struct {
 	Path   string
 	Query  url.Values
 	Header http.Header
+	Step   int // 1 for the first, and for all sent before any had ended; and so on
 }
 
 type rule struct {
@@ -75,29 +82,42 @@ func (p *Proxy) Requests() []Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	seen := p.requests
-	p.requests = nil
+	p.requests, p.steps = nil, 0
 	return seen
 }
 
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if fault := p.take(r); fault != nil {
+	fault, step := p.begin(r)
+	defer p.end(step)
+	if p.Latency > 0 {
+		<-time.After(p.Latency)
+	}
+	if fault != nil {
 		fault(w, r, p.forward)
 		return
 	}
 	p.forward.ServeHTTP(w, r)
 }
 
-func (p *Proxy) take(r *http.Request) Fault {
+// begin notes a request and chooses what happens to it.
+func (p *Proxy) begin(r *http.Request) (Fault, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.requests = append(p.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone()})
+	step := p.steps + 1
+	p.requests = append(p.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone(), step})
 	for _, rule := range p.rules {
 		if rule.times > 0 && rule.match(r) {
 			rule.times--
-			return rule.fault
+			return rule.fault, step
 		}
 	}
-	return nil
+	return nil, step
+}
+
+func (p *Proxy) end(step int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.steps = max(p.steps, step)
 }
 
 // Method matches requests by method.
