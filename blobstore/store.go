@@ -74,6 +74,12 @@ type ListOptions struct {
 	// Shallow lists the objects and folders directly in the folder; otherwise
 	// all objects below it, and no folders.
 	Shallow bool
+
+	// Spread says that most names in the folder begin with hex digits that are
+	// evenly spread, and that their order does not matter: a store may then list
+	// parts of a large folder at once. Names that sort before "0" still come before
+	// the others are asked for.
+	Spread bool
 }
 
 // PutOptions are the conditions of a Put. At most one of them is set.

@@ -142,7 +142,7 @@ func (t *tick) copyAll(ctx context.Context, copies []fileCopy) error {
 // name.
 func (t *tick) listState(ctx context.Context) (map[string]blobstore.Object, error) {
 	files := map[string]blobstore.Object{}
-	for o, err := range t.store.List(ctx, t.layout.State, blobstore.ListOptions{Shallow: true}) {
+	for o, err := range t.store.List(ctx, t.layout.State, blobstore.ListOptions{Shallow: true, Spread: true}) {
 		if err != nil {
 			return nil, err
 		}

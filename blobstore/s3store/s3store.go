@@ -15,10 +15,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -55,6 +53,11 @@ type Config struct {
 	CopyPartSize   int64
 	UploadPartSize int64
 
+	// SpreadPages is from how many pages on, as far as the first one tells, a
+	// folder is listed in 16 parts at once where the caller allows it
+	// (ListOptions.Spread). That costs up to 16 requests more. 0 means 48.
+	SpreadPages int
+
 	Transport http.RoundTripper // nil is the SDK's
 	Logger    *slog.Logger      // nil is silent; hears about retries at debug level
 }
@@ -80,6 +83,9 @@ func New(config Config) *Store {
 	}
 	if config.UploadPartSize == 0 {
 		config.UploadPartSize = 16 << 20
+	}
+	if config.SpreadPages == 0 {
+		config.SpreadPages = 48
 	}
 	return &Store{config: config, regions: map[string]string{}, clients: map[string]*s3.Client{}}
 }
@@ -224,57 +230,6 @@ func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobs
 		return err
 	})
 	return body, obj, err
-}
-
-// List implements [blobstore.Store] with ListObjectsV2, 1,000 keys a request.
-// Markers of folders (keys that end in a slash) are no objects.
-func (s *Store) List(ctx context.Context, dir blobstore.URI, opts blobstore.ListOptions) iter.Seq2[blobstore.Object, error] {
-	return func(yield func(blobstore.Object, error) bool) {
-		prefix := dir.Key() + "/"
-		if dir.Key() == "" {
-			prefix = ""
-		}
-		in := &s3.ListObjectsV2Input{Bucket: bucket(dir), Prefix: aws.String(prefix), RequestPayer: s.payer()}
-		if opts.Shallow {
-			in.Delimiter = aws.String("/")
-		}
-		for {
-			var page *s3.ListObjectsV2Output
-			err := s.call(ctx, "list", dir, func(c *s3.Client) (err error) {
-				page, err = c.ListObjectsV2(ctx, in)
-				return err
-			})
-			if err != nil {
-				yield(blobstore.Object{}, err)
-				return
-			}
-			if !yieldPage(dir, prefix, page, yield) || !aws.ToBool(page.IsTruncated) {
-				return
-			}
-			in.ContinuationToken = page.NextContinuationToken
-		}
-	}
-}
-
-// yieldPage reports whether to go on.
-func yieldPage(dir blobstore.URI, prefix string, page *s3.ListObjectsV2Output, yield func(blobstore.Object, error) bool) bool {
-	for _, p := range page.CommonPrefixes {
-		name := strings.TrimPrefix(strings.TrimSuffix(aws.ToString(p.Prefix), "/"), prefix)
-		if name != "" && !yield(blobstore.Object{URI: dir.Join(name), Dir: true}, nil) {
-			return false
-		}
-	}
-	for _, o := range page.Contents {
-		name := strings.TrimPrefix(aws.ToString(o.Key), prefix)
-		if name == "" || strings.HasSuffix(name, "/") {
-			continue
-		}
-		obj := blobstore.Object{URI: dir.Join(name), Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), Tag: aws.ToString(o.ETag)}
-		if !yield(obj, nil) {
-			return false
-		}
-	}
-	return true
 }
 
 // Delete implements [blobstore.Store].

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/s3store"
@@ -272,4 +275,58 @@ func TestContractOnGoFakeS3(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) (blobstore.Store, blobstore.URI) {
 		return store, blobstore.MustParse("s3://bucket").Join(rand.Text())
 	}, storetest.Options{})
+}
+
+// A folder of very many files is listed in parts at once, and every name comes
+// just once: those between, before and after the digits too.
+func TestListInParts(t *testing.T) {
+	server := servers.FakeS3(t, "bucket")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.SpreadPages = 3
+	store := s3store.New(config)
+	dir := blobstore.MustParse("s3://bucket/app/state")
+	want := map[string]bool{".first": true, "README": true, "_last": true, "z": true, "a": true, "f": true}
+	for i := range 6_000 {
+		sum := sha256.Sum256([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
+		want[hex.EncodeToString(sum[:20])] = true
+	}
+	var g errgroup.Group
+	g.SetLimit(16)
+	for name := range want {
+		g.Go(func() error {
+			_, err := store.Put(t.Context(), dir.Join(name), bytes.NewReader(nil), blobstore.PutOptions{})
+			return err
+		})
+	}
+	require.NoError(t, g.Wait())
+
+	for _, spread := range []bool{false, true} {
+		proxy.Requests()
+		found := map[string]bool{}
+		for o, err := range store.List(t.Context(), dir, blobstore.ListOptions{Shallow: true, Spread: spread}) {
+			require.NoError(t, err)
+			require.False(t, found[o.URI.Base()], "%s came twice", o.URI)
+			found[o.URI.Base()] = true
+		}
+		require.Equal(t, want, found)
+		pages := len(proxy.Requests())
+		assert.LessOrEqual(t, pages, 7+map[bool]int{true: 16}[spread])
+	}
+
+	n := 0
+	for _, err := range store.List(t.Context(), dir, blobstore.ListOptions{Shallow: true, Spread: true}) {
+		require.NoError(t, err)
+		if n++; n == 2500 {
+			break
+		}
+	}
+	assert.Equal(t, 2500, n, "stopping early ends the other parts")
+
+	proxy.Inject(99, func(r *http.Request) bool { return r.URL.Query().Has("start-after") }, faults.Answer(403, "AccessDenied"))
+	var failed error
+	for _, err := range store.List(t.Context(), dir, blobstore.ListOptions{Shallow: true, Spread: true}) {
+		failed = err
+	}
+	require.ErrorIs(t, failed, blobstore.ErrPermission)
 }
