@@ -12,6 +12,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -53,6 +54,7 @@ type environment struct {
 	stdout      io.Writer
 	json        bool
 	log         *slog.Logger
+	flinkConf   flinkconf.Conf // empty without --flink-conf
 	store       blobstore.Store
 	relocations checkpoint.Relocations
 }
@@ -76,7 +78,7 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 		return nil, nil, err
 	}
 	log := newLogger(stderr, c.LogFormat, c.LogLevel)
-	store, err := c.open(log)
+	conf, err := c.flinkConf()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,7 +86,8 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 		stdout:      stdout,
 		json:        c.Output == "json",
 		log:         log,
-		store:       store,
+		flinkConf:   conf,
+		store:       c.open(conf, log),
 		relocations: c.Relocated,
 	}
 	return parsed.Selected().Target.Addr().Interface().(command), env, nil
@@ -119,7 +122,7 @@ func (a *appURI) UnmarshalText(text []byte) error {
 
 // jobManager is the JobManager's URL and how to speak to it.
 type jobManager struct {
-	JobManager string `arg:"" name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"URL of the JobManager's REST API, such as http://app-jobmanager:8081."`
+	JobManager string `arg:"" optional:"" name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"URL of the JobManager's REST API, such as http://app-jobmanager:8081; --flink-conf can tell it."`
 
 	JobmanagerTimeout      time.Duration `default:"15s" env:"CHKPIN_JOBMANAGER_TIMEOUT" help:"For one answer, with all retries."`
 	JobmanagerCA           string        `name:"jobmanager-ca" type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_CA" help:"PEM file of the authorities to trust."`
@@ -133,8 +136,12 @@ type jobManager struct {
 }
 
 func (j jobManager) client(env *environment) (*flinkrest.Client, error) {
+	url := orElse(j.JobManager, env.flinkConf.JobManager())
+	if url == "" {
+		return nil, usagef("such as http://app-jobmanager:8081; --flink-conf with rest.address tells it, too", "no JobManager was named")
+	}
 	return flinkrest.New(flinkrest.Config{
-		URL:          j.JobManager,
+		URL:          url,
 		Timeout:      j.JobmanagerTimeout,
 		CAFile:       j.JobmanagerCA,
 		CertFile:     j.JobmanagerCert,

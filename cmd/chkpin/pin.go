@@ -50,6 +50,15 @@ type sourceFlags struct {
 	MinInterval       time.Duration `default:"0s" env:"CHKPIN_MIN_INTERVAL" help:"Between two pinned checkpoints of one run."`
 }
 
+// apply adds the flags to the options of a tick. The folder of checkpoints is the
+// cluster's own unless a flag says another.
+func (f sourceFlags) apply(opts *checkpoint.PinOptions, env *environment) {
+	opts.Checkpoints, opts.MinInterval = f.Checkpoints, f.MinInterval
+	if u, err := blobstore.Parse(env.flinkConf.Checkpoints()); err == nil && f.Checkpoints.IsZero() {
+		opts.Checkpoints = u
+	}
+}
+
 type pinCommand struct {
 	App        appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
 	jobManager `group:"Reaching the JobManager:"`
@@ -103,7 +112,7 @@ func (c *pinCommand) Run(ctx context.Context, env *environment) error {
 func (c *pinCommand) options(env *environment) checkpoint.PinOptions {
 	opts := c.tickFlags.options(env)
 	opts.AcceptLineage, opts.DryRun = c.AcceptLineage, c.DryRun
-	opts.Checkpoints, opts.MinInterval = c.Checkpoints, c.MinInterval
+	c.sourceFlags.apply(&opts, env)
 	return opts
 }
 

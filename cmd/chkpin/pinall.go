@@ -97,6 +97,7 @@ func (c *pinCommand) summary(ctx context.Context, env *environment, p checkpoint
 			err = c.explain(p, err)
 		}
 	}
+	p.Warnings = append(p.Warnings, env.clusterWarnings()...)
 	result := resultOf(p)
 	if len(name) > 0 {
 		result.JobName = name[0]

@@ -42,6 +42,16 @@ type resolveResult struct {
 	FirstStart   bool      `json:"firstStart"`
 }
 
+// clusterWarnings says what of the cluster's configuration keeps a pin from being
+// used.
+func (e *environment) clusterWarnings() []string {
+	if e.flinkConf.HighAvailability() {
+		// DefaultExecutionGraphFactory, 2.2.0.
+		return []string{"high availability is on: while its store holds a checkpoint of the job, Flink restores that and ignores the restore path"}
+	}
+	return nil
+}
+
 // Run prints what to start from. Warnings go to the log, because stdout ends up
 // in a command line.
 func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
@@ -66,6 +76,7 @@ func (c *resolveCommand) resolve(ctx context.Context, env *environment) error {
 	if err != nil {
 		return c.explain(err)
 	}
+	r.Warnings = append(r.Warnings, env.clusterWarnings()...)
 	for _, text := range r.Warnings {
 		env.log.Warn(text)
 	}

@@ -11,7 +11,7 @@ import (
 // storeFlags say how to reach the stores. Credentials have no flags: they come
 // from the SDK's chain or from Flink's configuration.
 type storeFlags struct {
-	FlinkConf string `type:"path" placeholder:"PATH" env:"CHKPIN_FLINK_CONF" help:"Flink's configuration, a file or its folder: S3 endpoint, region and keys as the cluster has them."`
+	FlinkConf string `type:"path" placeholder:"PATH" env:"CHKPIN_FLINK_CONF" help:"Flink's configuration, a file or its folder: how the cluster reaches S3, where its JobManager and checkpoints are."`
 
 	S3Endpoint     string `name:"s3-endpoint" placeholder:"URL" env:"CHKPIN_S3_ENDPOINT" help:"Another service than AWS."`
 	S3Region       string `name:"s3-region" placeholder:"NAME" env:"CHKPIN_S3_REGION" help:"Where the SDK's chain does not tell it."`
@@ -24,30 +24,40 @@ type storeFlags struct {
 	S3RequestPayer bool   `name:"s3-request-payer" env:"CHKPIN_S3_REQUEST_PAYER" help:"Pay for requests to requester-pays buckets."`
 }
 
+// flinkConf reads the cluster's configuration, if it was given.
+func (f storeFlags) flinkConf() (flinkconf.Conf, error) {
+	if f.FlinkConf == "" {
+		return flinkconf.Conf{}, nil
+	}
+	conf, err := flinkconf.Load(f.FlinkConf)
+	if err != nil {
+		err = usagef("--flink-conf takes the file or folder that the Flink cluster is started with", "%v", err)
+	}
+	return conf, err
+}
+
 // open returns the store of everything that this binary can reach. What is not
-// used is not set up.
-func (f storeFlags) open(log *slog.Logger) (blobstore.Store, error) {
-	config := s3store.Config{
-		Endpoint: f.S3Endpoint, Region: f.S3Region, PathStyle: f.S3PathStyle,
-		Profile: f.S3Profile, Role: f.S3Role, Anonymous: f.S3Anonymous,
-		Encryption: f.S3Encryption, KMSKey: f.S3KMSKey, RequestPayer: f.S3RequestPayer,
-		Logger: log,
-	}
-	if f.FlinkConf != "" {
-		conf, err := flinkconf.Load(f.FlinkConf)
-		if err != nil {
-			return nil, usagef("--flink-conf takes the file or folder that the Flink cluster is started with", "%v", err)
-		}
-		s3 := conf.S3()
-		config.Endpoint = orElse(config.Endpoint, s3.Endpoint)
-		config.Region = orElse(config.Region, s3.Region)
-		config.PathStyle = config.PathStyle || s3.PathStyle
-		config.AccessKey, config.SecretKey, config.SessionToken = s3.AccessKey, s3.SecretKey, s3.SessionToken
-	}
+// used is not set up. Flags win over the cluster's configuration.
+func (f storeFlags) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store {
+	s3 := conf.S3()
 	return blobstore.Mux{
 		blobstore.FamilyFile: blobstore.NewFile(),
-		blobstore.FamilyS3:   s3store.New(config),
-	}, nil
+		blobstore.FamilyS3: s3store.New(s3store.Config{
+			Endpoint:     orElse(f.S3Endpoint, s3.Endpoint),
+			Region:       orElse(f.S3Region, s3.Region),
+			PathStyle:    f.S3PathStyle || s3.PathStyle,
+			Profile:      f.S3Profile,
+			Role:         f.S3Role,
+			Anonymous:    f.S3Anonymous,
+			AccessKey:    s3.AccessKey,
+			SecretKey:    s3.SecretKey,
+			SessionToken: s3.SessionToken,
+			Encryption:   f.S3Encryption,
+			KMSKey:       f.S3KMSKey,
+			RequestPayer: f.S3RequestPayer,
+			Logger:       log,
+		}),
+	}
 }
 
 func orElse(a, b string) string {

@@ -45,7 +45,7 @@ func (c *watchCommand) Run(ctx context.Context, env *environment) error {
 	w := &watch{
 		tick: func(ctx context.Context) (checkpoint.Pinned, error) {
 			opts := c.tickFlags.options(env)
-			opts.Checkpoints, opts.MinInterval = c.Checkpoints, c.MinInterval
+			c.sourceFlags.apply(&opts, env)
 			return checkpoint.Pin(ctx, env.store, c.App.URI, restJob{client, c.jobChoice, c.IncludeSavepoints}, opts)
 		},
 		env:      env,
