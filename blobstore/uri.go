@@ -75,6 +75,9 @@ func MustParse(text string) URI {
 }
 
 func newURI(text, root, scheme, authority, key string) (URI, error) {
+	if scheme == "http" || scheme == "https" { // which may be signed: it is not repeated
+		return URI{}, fmt.Errorf("%w: a URL is not the name of an object; write s3://bucket/path or wasbs://container@account.blob.core.windows.net/path", ErrURI)
+	}
 	u := URI{root: root, scheme: scheme, authority: authority, path: squeeze(key)}
 	if credentials(u.Family(), authority) { // first, for the other errors repeat the text
 		return URI{}, fmt.Errorf("%w: it carries credentials; leave those to the SDK's credential chain", ErrURI)

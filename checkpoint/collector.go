@@ -102,7 +102,7 @@ func stateFileName(s string) bool {
 func (c *collector) young(t time.Time) bool { return c.now.Sub(t) < c.opts.Grace }
 
 func (c *collector) readPin(ctx context.Context) (err error) {
-	c.published, err = Load(ctx, c.store, c.layout.Metadata, LoadOptions{c.opts.Relocations})
+	c.published, err = loadAt(ctx, c.store, c.layout.Metadata, c.opts.Relocations)
 	if errors.Is(err, blobstore.ErrNotExist) && len(c.generations) == 0 {
 		return c.nothingThere(ctx)
 	}
@@ -148,7 +148,7 @@ func (c *collector) readGeneration(ctx context.Context, gen *generation) (err er
 	if _, gen.finished, err = readJSON(ctx, c.store, dir.Join(recordName), &gen.record); err != nil || !gen.finished {
 		return err
 	}
-	gen.snapshot, err = Load(ctx, c.store, dir.Join(MetadataName), LoadOptions{c.opts.Relocations})
+	gen.snapshot, err = loadAt(ctx, c.store, dir.Join(MetadataName), c.opts.Relocations)
 	if errors.Is(err, blobstore.ErrNotExist) {
 		gen.finished = false // what a manifest describes is gone
 		return nil
@@ -224,11 +224,11 @@ func firstOf(a, b string) string {
 }
 
 // nameFiles collects the state files that must stay: those of the published
-// metadata, of kept generations, and of the newest checkpoint of a run that may
-// be alive, which on Flink up to 1.14 and in LEGACY mode goes on naming files
+// metadata, of kept generations, and of the checkpoints of a run that may be
+// alive, which on Flink up to 1.14 and in LEGACY mode goes on naming files
 // of the pin it restored.
 func (c *collector) nameFiles(ctx context.Context) error {
-	snapshots, err := c.newestOfRuns(ctx)
+	snapshots, err := c.checkpointsOfRuns(ctx)
 	if err != nil {
 		return err
 	}
@@ -255,9 +255,11 @@ func (c *collector) nameFiles(ctx context.Context) error {
 	return nil
 }
 
-// newestOfRuns loads the newest checkpoints in the folders of the runs that may
-// be alive: the pinned one, the two before it, and those that wait or are held.
-func (c *collector) newestOfRuns(ctx context.Context) ([]*Snapshot, error) {
+// checkpointsOfRuns loads the checkpoints in the folders of the runs that may be
+// alive: the pinned one, the two before it, and those that wait or are held. All
+// in a folder, since with a constant job id the highest number is not always the
+// newest.
+func (c *collector) checkpointsOfRuns(ctx context.Context) ([]*Snapshot, error) {
 	runs := slices.Concat([]Run{c.record.Run}, c.record.Previous[:min(len(c.record.Previous), keepRuns)], c.record.Held)
 	if c.record.Seen != nil {
 		runs = append(runs, c.record.Seen.Run)
@@ -270,29 +272,22 @@ func (c *collector) newestOfRuns(ctx context.Context) ([]*Snapshot, error) {
 			continue // not known yet
 		}
 		looked[folder.Canonical()] = true
-		s, err := c.newestIn(ctx, folder)
+		ids, err := checkpointIDs(ctx, c.store, c.opts.Relocations.Apply(folder))
 		if err != nil {
 			return nil, err
 		}
-		if s != nil {
+		for _, id := range ids {
+			s, err := load(ctx, c.store, folder.Join(fmt.Sprintf("chk-%d", id), MetadataName), c.opts.Relocations)
+			if errors.Is(err, blobstore.ErrNotExist) {
+				continue // not completed, or subsumed meanwhile
+			}
+			if err != nil {
+				return nil, err
+			}
 			found = append(found, s)
 		}
 	}
 	return found, nil
-}
-
-func (c *collector) newestIn(ctx context.Context, folder blobstore.URI) (*Snapshot, error) {
-	ids, err := checkpointIDs(ctx, c.store, c.opts.Relocations.Apply(folder))
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		s, err := Load(ctx, c.store, folder.Join(fmt.Sprintf("chk-%d", id), MetadataName), LoadOptions{c.opts.Relocations})
-		if !errors.Is(err, blobstore.ErrNotExist) { // else not completed, or subsumed meanwhile
-			return s, err
-		}
-	}
-	return nil, nil
 }
 
 // decide writes the report and what goes.

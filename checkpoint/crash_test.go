@@ -220,7 +220,7 @@ func everyCall(t *testing.T, stories []story, griefs []grief, build func(t *test
 func (x *lab) comesToGrief(s story, g grief, k int) (calls int) {
 	job := s.prepare(x)
 	x.fault = g.fault(k)
-	calls = x.run(func(int) int { return 0 })
+	calls = x.run(inOrder{})
 	x.fault = nil
 
 	if x.tag != "" { // there is a pin
@@ -282,13 +282,12 @@ func TestAKilledCollectionIsOutlived(t *testing.T) {
 	x.job.completes(5)
 	x.killed(x.job, recordName) // its copies are garbage after the grace
 	x.ageOut()
-	killed := &hooked{Store: store}
-	killed.call = func(op string, _ blobstore.URI, do func() error) error {
+	killed := hook(store, func(op string, _ blobstore.URI, do func() error) error {
 		if op == "delete" {
 			return errKilled
 		}
 		return do()
-	}
+	})
 	_, err := GC(t.Context(), killed, x.app, GCOptions{Delete: true, Now: clock.Now()})
 	require.ErrorIs(t, err, errKilled)
 	require.Len(t, announced(t, store, x.app), 1)

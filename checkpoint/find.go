@@ -12,18 +12,22 @@ import (
 )
 
 // Newest finds the newest checkpoint in a job's folder
-// (<checkpoints.dir>/<job id>) that loads and verifies. Numbers decide, not
-// text order and not times: chk-10 is newer than chk-9. It is [ErrNoCheckpoint]
-// when there is none.
+// (<checkpoints.dir>/<job id>) that loads and verifies, among those with a
+// number of at most upTo. Numbers decide, not text order and not times: chk-10 is
+// newer than chk-9. It is [ErrNoCheckpoint] when there is none.
 //
 // Numbers are in the order of time only within one run: under a constant job id
-// a restore of something older leaves higher numbers of an earlier run behind.
-func Newest(ctx context.Context, store blobstore.Store, folder blobstore.URI, opts LoadOptions) (*Latest, error) {
+// a restore of something older leaves higher numbers of an earlier run behind,
+// which upTo leaves out.
+func Newest(ctx context.Context, store blobstore.Store, folder blobstore.URI, upTo int64, opts LoadOptions) (*Latest, error) {
 	ids, err := checkpointIDs(ctx, store, opts.Relocations.Apply(folder))
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range ids {
+		if id > upTo {
+			continue
+		}
 		s, err := Load(ctx, store, folder.Join("chk-"+strconv.FormatInt(id, 10)), opts)
 		if err == nil {
 			var report Report

@@ -50,11 +50,11 @@ func TestNewest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			job := newJob(t, rocksdb)
 			c.prepare(t, job)
-			latest, err := Newest(t.Context(), job.store, job.folder, LoadOptions{})
+			latest, err := Newest(t.Context(), job.store, job.folder, 1<<62, LoadOptions{})
 			require.NoError(t, err)
 			require.Equal(t, &Latest{ID: c.want, Path: job.chk(c.want)}, latest)
 
-			job.restored, job.latest = &Restored{ID: 1, Path: job.chk(1)}, nil // its JobManager recovered
+			job.restored, job.latest = &Restored{ID: 12, Path: job.chk(12)}, nil // its JobManager recovered
 			p := job.pins(app, PinOptions{Checkpoints: job.folder.Dir()})
 			require.EqualValues(t, c.want, p.CheckpointID)
 			job.requireRestores(app, c.want)
@@ -62,12 +62,26 @@ func TestNewest(t *testing.T) {
 	}
 }
 
+// With a constant job id, an earlier run's higher numbers lie beside those of a
+// run that restored something older: they are not what a recovery goes back to.
+func TestNewestLeavesOutWhatWasRolledBack(t *testing.T) {
+	job := newJob(t, rocksdb)
+	job.completes(42)
+	job.completes(100)
+	latest, err := Newest(t.Context(), job.store, job.folder, 42, LoadOptions{})
+	require.NoError(t, err)
+	require.Equal(t, &Latest{ID: 42, Path: job.chk(42)}, latest)
+	job.restored, job.latest = &Restored{ID: 42, Path: job.chk(42)}, nil
+	p := job.pins(app, PinOptions{Checkpoints: job.folder.Dir()})
+	require.EqualValues(t, 42, p.CheckpointID)
+}
+
 func TestNewestOfNothing(t *testing.T) {
 	job := newJob(t, rocksdb)
-	_, err := Newest(t.Context(), job.store, job.folder, LoadOptions{})
+	_, err := Newest(t.Context(), job.store, job.folder, 1<<62, LoadOptions{})
 	require.ErrorIs(t, err, ErrNoCheckpoint)
 	put(t, job.store, job.chk(1).Join("x").String(), nil)
-	_, err = Newest(t.Context(), job.store, job.folder, LoadOptions{})
+	_, err = Newest(t.Context(), job.store, job.folder, 1<<62, LoadOptions{})
 	require.ErrorIs(t, err, ErrNoCheckpoint)
 }
 
@@ -83,7 +97,7 @@ func TestNewestTellsUnreachableFromNone(t *testing.T) {
 			}
 			return do()
 		}}
-		_, err := Newest(t.Context(), store, job.folder, LoadOptions{})
+		_, err := Newest(t.Context(), store, job.folder, 1<<62, LoadOptions{})
 		require.ErrorIs(t, err, blobstore.ErrPermission)
 	}
 }

@@ -58,7 +58,7 @@ func TestGCKeepsTheNewest(t *testing.T) {
 		x.job.deletes()
 		x.job.requireRestores(app, 8)
 		for _, name := range got {
-			_, err := prove(t.Context(), x.store, LayoutOf(app).generation(name), nil)
+			_, err := prove(t.Context(), x.store, LayoutOf(app).generation(name).Join(MetadataName), nil)
 			require.NoError(t, err)
 		}
 
@@ -250,7 +250,7 @@ func TestGCKeepsWhatARunRestored(t *testing.T) {
 			got, _ := x.gc(GCOptions{Keep: 2})
 			require.Len(t, got, 3, "the newest two, and")
 			require.Equal(t, "00000001-chk-4", got[2])
-			_, err = prove(t.Context(), x.store, LayoutOf(app).generation("00000001-chk-4"), nil)
+			_, err = prove(t.Context(), x.store, LayoutOf(app).generation("00000001-chk-4").Join(MetadataName), nil)
 			require.NoError(t, err)
 
 			green.completes(9)
@@ -280,14 +280,13 @@ func TestGCAfterARollback(t *testing.T) {
 	put(t, x.store, l.Metadata.String(), get(t, x.store, l.generation("00000001-chk-4").Join(MetadataName)))
 	x.ageOut()
 	x.job.completes(50)
-	store := &hooked{Store: x.store}
-	store.call = func(op string, u blobstore.URI, do func() error) error {
+	store := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
 		if op == "put" && u.Same(l.Metadata) {
 			got, _ := x.gc(GCOptions{Keep: 2})
 			require.Equal(t, []string{"00000005-chk-8", "00000004-chk-7", "00000002-chk-50", "00000001-chk-4"}, got)
 		}
 		return do()
-	}
+	})
 	_, err := Pin(t.Context(), store, app, x.job, PinOptions{})
 	require.NoError(t, err)
 	x.job.requireRestores(app, 50)
@@ -409,8 +408,7 @@ func TestACollectionAnnouncesWhatItDeletes(t *testing.T) {
 	x := newLab(t, 4, 5, 6, 7, 8)
 	l := LayoutOf(app)
 	deleted := map[string]bool{}
-	store := &hooked{Store: x.store}
-	store.call = func(op string, u blobstore.URI, do func() error) error {
+	store := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
 		if op == "delete" && u.Dir().Same(l.State) && stateFileName(u.Base()) {
 			announcements := announced(t, x.store, app)
 			require.Len(t, announcements, 1)
@@ -418,7 +416,7 @@ func TestACollectionAnnouncesWhatItDeletes(t *testing.T) {
 			deleted[u.Base()] = true
 		}
 		return do()
-	}
+	})
 	_, err := GC(t.Context(), store, app, GCOptions{Keep: 2, Delete: true, Now: x.clock.Now()})
 	require.NoError(t, err)
 	require.Len(t, deleted, 3*4, "three generations of four files: %s", fmt.Sprint(deleted))

@@ -176,13 +176,13 @@ func TestACopyThatVanishesIsMadeAgain(t *testing.T) {
 	job.completes(4)
 	l := LayoutOf(app)
 	vanished := false
-	store := &hooked{Store: job.store, call: func(op string, u blobstore.URI, do func() error) error {
+	store := hook(job.store, func(op string, u blobstore.URI, do func() error) error {
 		if made := below(t, job.store, l.State); len(made) == 4 && !vanished {
 			vanished = true
 			remove(t, job.store, made[2])
 		}
 		return do()
-	}}
+	})
 	p, err := Pin(t.Context(), store, app, job, PinOptions{Sleep: noSleep})
 	require.NoError(t, err)
 	require.Equal(t, ResultPinned, p.Result)
@@ -321,4 +321,42 @@ func TestApplicationsAreApart(t *testing.T) {
 	job.pins(other, PinOptions{})
 	deleteBelow(t, job.store, app)
 	job.requireRestores(other, 4)
+}
+
+// What was pinned is gone, and only the record that there was state is left. A
+// run that started empty must not make that look like a first start.
+func TestALostPinIsNoFirstStart(t *testing.T) {
+	lost := func(t *testing.T) (*flink, *flink) {
+		job := newJob(t, hashmap)
+		job.completes(4)
+		job.pins(app, PinOptions{})
+		deleteBelow(t, job.store, LayoutOf(app).Root)
+		empty := job.successor("aaaaaaaa99507e464787c646439a53ff", "", 0)
+		empty.restored = nil
+		empty.completes(1)
+		return job, empty
+	}
+	t.Run("held", func(t *testing.T) {
+		_, empty := lost(t)
+		_, err := Pin(t.Context(), empty.store, app, empty, PinOptions{})
+		var held *HeldError
+		require.ErrorAs(t, err, &held)
+		require.Contains(t, held.Reason, "none is left, and this run started empty")
+		require.False(t, exists(t, empty.store, LayoutOf(app).Metadata))
+	})
+	t.Run("accepted", func(t *testing.T) {
+		_, empty := lost(t)
+		p := empty.pins(app, PinOptions{AcceptLineage: true})
+		require.Contains(t, strings.Join(p.Warnings, "\n"), "a new history begins")
+	})
+	t.Run("restored from elsewhere", func(t *testing.T) {
+		_, other := lost(t)
+		other.restored = &Restored{ID: 1, Path: blobstore.MustParse("s3://lake/backup/chk-1")}
+		p := other.pins(app, PinOptions{})
+		require.Contains(t, strings.Join(p.Warnings, "\n"), "a new history begins")
+	})
+	t.Run("the run whose state it was", func(t *testing.T) {
+		job, _ := lost(t)
+		require.Empty(t, job.pins(app, PinOptions{}).Warnings)
+	})
 }

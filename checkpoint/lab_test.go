@@ -71,8 +71,8 @@ func (x *lab) collects(opts GCOptions) *outcome {
 // the week for which generations of previous runs stay.
 func (x *lab) ageOut() { x.clock.advance(25 * time.Hour) }
 
-// run lets the actors work until all are done. pick draws who is next among n.
-func (x *lab) run(pick func(n int) int) (calls int) {
+// run lets the actors work until all are done.
+func (x *lab) run(p picker) (calls int) {
 	x.look()
 	for i, act := range x.actors {
 		go act(&hooked{Store: x.store, call: func(op string, u blobstore.URI, do func() error) error {
@@ -85,11 +85,16 @@ func (x *lab) run(pick func(n int) int) (calls int) {
 		}}, i)
 	}
 	x.actors = nil
+	defer func() { // a test that fails half way leaves nobody waiting
+		for x.turns.next(inOrder{}) {
+			synctest.Wait()
+		}
+	}()
 	for {
 		synctest.Wait()
 		x.look()
 		x.clock.advance(time.Millisecond)
-		if !x.turns.next(pick) {
+		if !x.turns.next(p) {
 			return calls
 		}
 	}
@@ -136,17 +141,15 @@ func (x *lab) settle(job *flink) {
 // killed runs a tick that dies before its first put of an object with this name.
 func (x *lab) killed(job *flink, name string) {
 	x.t.Helper()
-	dead := errors.New("killed")
-	store := &hooked{Store: x.store}
-	store.call = func(op string, u blobstore.URI, do func() error) error {
-		if op == "put" && u.Base() == name {
-			store.call = func(string, blobstore.URI, func() error) error { return dead }
-			return dead
+	dead := false
+	store := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
+		if dead = dead || op == "put" && u.Base() == name; dead {
+			return errKilled
 		}
 		return do()
-	}
+	})
 	_, err := Pin(x.t.Context(), store, x.app, job, PinOptions{})
-	require.ErrorIs(x.t, err, dead)
+	require.ErrorIs(x.t, err, errKilled)
 }
 
 func readRecord(t testing.TB, store blobstore.Store, l Layout) Record {

@@ -133,7 +133,7 @@ func (l lineage) ancestor(path blobstore.URI) string {
 		if r.Folder != "" && within(path, r.Folder) {
 			return "job " + r.JobID
 		}
-		if m := savepointName.FindStringSubmatch(path.Base()); m != nil && len(r.JobID) >= 6 && m[1] == r.JobID[:6] {
+		if m := savepointName.FindStringSubmatch(path.Base()); m != nil && len(r.JobID) >= 6 && m[1] == r.JobID[:6] && m[1] != "000000" { // the fixed id of application mode with high availability
 			return "a savepoint of job " + r.JobID
 		}
 	}

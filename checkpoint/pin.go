@@ -282,7 +282,9 @@ func (t *tick) once(ctx context.Context) error {
 		return err
 	}
 	if held != nil {
-		return t.store.Delete(ctx, t.layout.Hold)
+		if err := t.store.Delete(ctx, t.layout.Hold); err != nil {
+			t.warn("published, but the hold is still there: %v", err)
+		}
 	}
 	return nil
 }
@@ -343,7 +345,7 @@ func (t *tick) completeRun(ctx context.Context) error {
 	obs.Run.JobName = shorten(obs.Run.JobName)
 	folder := t.opts.Checkpoints.Join(obs.Run.JobID)
 	if obs.Latest == nil && !t.opts.Checkpoints.IsZero() && obs.Restored != nil && obs.Restored.Path.Within(folder) {
-		latest, err := Newest(ctx, t.store, folder, LoadOptions{t.opts.Relocations})
+		latest, err := Newest(ctx, t.store, folder, obs.Restored.ID, LoadOptions{t.opts.Relocations})
 		if err != nil && !errors.Is(err, ErrNoCheckpoint) {
 			return err
 		}

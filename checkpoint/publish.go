@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -100,11 +101,33 @@ func (t *tick) putExisted(ctx context.Context, cur published) error {
 	if cur.record.Generation != "" {
 		return nil
 	}
-	_, err := putBytes(ctx, t.store, t.layout.Existed, []byte(fmt.Sprintf("{\"layout\": %d}\n", layoutVersion)), blobstore.PutOptions{IfAbsent: true})
+	data, err := json.Marshal(existed{layoutVersion, t.obs.Run})
+	if err == nil {
+		_, err = putBytes(ctx, t.store, t.layout.Existed, data, blobstore.PutOptions{IfAbsent: true})
+	}
 	if errors.Is(err, blobstore.ErrPrecondition) {
-		return nil
+		return t.newHistory(ctx)
 	}
 	return err
+}
+
+// newHistory decides what to do where state was pinned once and nothing is left
+// of it: a run that started empty would make the loss look like a first start. A
+// tick that was killed before its first publish left the record, too; its run
+// goes on.
+func (t *tick) newHistory(ctx context.Context) error {
+	var e existed
+	_, ok, err := readJSON(ctx, t.store, t.layout.Existed, &e)
+	switch {
+	case err != nil:
+		return err
+	case ok && e.Run.is(t.obs.Run):
+		return nil
+	case t.obs.Restored == nil && !t.opts.AcceptLineage:
+		return &HeldError{Run: t.obs.Run, Reason: fmt.Sprintf("state was pinned at %s once and none is left, and this run started empty", t.named.App)}
+	}
+	t.warn("state was pinned at %s once and none is left; a new history begins", t.named.App)
+	return nil
 }
 
 // putGeneration writes the metadata of the new generation, with every path

@@ -77,7 +77,8 @@ func (t *tick) lookAtPin(ctx context.Context) (published, error) {
 		}
 		return err
 	})
-	return p, g.Wait()
+	err := g.Wait()
+	return p, err
 }
 
 // reconcile finds the history of a last-state/_metadata that pin.json does not
@@ -165,7 +166,7 @@ func newestProvable(ctx context.Context, store blobstore.Store, l Layout, publis
 		if !ok {
 			continue
 		}
-		s, err := prove(ctx, store, l.generation(name), rs)
+		s, err := prove(ctx, store, l.generation(name).Join(MetadataName), rs)
 		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) || errors.Is(err, blobstore.ErrNotExist) {
 			continue
 		}
@@ -212,10 +213,10 @@ func (t *tick) putBack(ctx context.Context, p published) (published, error) {
 	return t.mendRecord(ctx, p)
 }
 
-// prove loads a checkpoint and checks every byte range; what does not prove is
-// a *DamagedError.
-func prove(ctx context.Context, store blobstore.Store, u blobstore.URI, rs Relocations) (*Snapshot, error) {
-	s, err := Load(ctx, store, u, LoadOptions{rs})
+// prove loads a metadata file of the pin and checks every byte range; what does
+// not prove is a *DamagedError.
+func prove(ctx context.Context, store blobstore.Store, at blobstore.URI, rs Relocations) (*Snapshot, error) {
+	s, err := loadAt(ctx, store, at, rs)
 	if err != nil {
 		return nil, err
 	}

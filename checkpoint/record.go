@@ -165,6 +165,12 @@ type Hold struct {
 	Reason       string `json:"reason,omitempty"`
 }
 
+// existed is the content of chkpin.json.
+type existed struct {
+	Layout int `json:"layout"`
+	Run    Run `json:"run"` // the first that was pinned
+}
+
 // maxRecord bounds a record: small, so that reading one is one short request.
 const maxRecord = 4096
 

@@ -141,13 +141,12 @@ func TestResolveTellsUnreachableFromGone(t *testing.T) {
 			x := newLab(t, 4, 5)
 			harm(x)
 			n := 0
-			store := &hooked{Store: x.store}
-			store.call = func(op string, u blobstore.URI, do func() error) error {
+			store := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
 				if n++; n == k {
 					return &blobstore.Error{Op: op, URI: u, Err: fs.ErrPermission}
 				}
 				return do()
-			}
+			})
 			_, err := resolve(t, store, ResolveOptions{})
 			require.ErrorIs(t, err, fs.ErrPermission, "call %d", k)
 			if k == 1 {
@@ -233,11 +232,11 @@ func TestResolveIsCheap(t *testing.T) {
 	job.completes(6)
 	job.pins(app.Dir().Join("many"), PinOptions{})
 	calls := map[string]int{}
-	store := &hooked{Store: x.store, call: func(op string, u blobstore.URI, do func() error) error {
+	store := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
 		require.False(t, op == "open" && u.Dir().Base() == "state")
 		calls[op]++
 		return do()
-	}}
+	})
 	_, err := Resolve(context.Background(), store, app.Dir().Join("many"), ResolveOptions{})
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{"open": 2, "list": 2}, calls, "ten files are two pages")

@@ -100,6 +100,16 @@ func load(ctx context.Context, store blobstore.Store, u blobstore.URI, rs Reloca
 	return parse(u, obj, data, rs)
 }
 
+// loadAt reads a metadata file of the pin, at is where it is found: what has
+// been relocated is not relocated again.
+func loadAt(ctx context.Context, store blobstore.Store, at blobstore.URI, rs Relocations) (*Snapshot, error) {
+	data, obj, err := blobstore.ReadAll(ctx, store, at, maxMetadata)
+	if err != nil {
+		return nil, err
+	}
+	return parse(at, obj, data, rs)
+}
+
 func parse(u blobstore.URI, obj blobstore.Object, data []byte, rs Relocations) (*Snapshot, error) {
 	f, err := metadata.Parse(data)
 	if err != nil {
@@ -124,7 +134,7 @@ type Reference struct {
 // of the file and once for each handle that names it: several handles may name
 // one range. A path that cannot be read is a *[DamagedError].
 func (s *Snapshot) References() ([]Reference, error) {
-	var refs []Reference
+	refs := make([]Reference, 0, s.NumHandles())
 	for h := range s.Handles() {
 		switch h.Kind {
 		case metadata.AbsoluteFile, metadata.RelativeFile, metadata.Segment:

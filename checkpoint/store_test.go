@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,17 @@ import (
 type hooked struct {
 	blobstore.Store
 	call func(op string, u blobstore.URI, do func() error) error
+}
+
+// hook is a store in which one call happens at a time, so that call may keep
+// count.
+func hook(store blobstore.Store, call func(op string, u blobstore.URI, do func() error) error) *hooked {
+	var mu sync.Mutex
+	return &hooked{Store: store, call: func(op string, u blobstore.URI, do func() error) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return call(op, u, do)
+	}}
 }
 
 func (h *hooked) Stat(ctx context.Context, u blobstore.URI) (o blobstore.Object, err error) {
@@ -148,9 +160,16 @@ func (q *turns) wait(actor int, what string) {
 	<-p.turn
 }
 
-// next gives the turn to one of those that wait, by pick; false when nobody
-// waits. What waits is in an order that does not depend on the scheduler of Go.
-func (q *turns) next(pick func(n int) int) bool {
+// picker says whose turn is next among the actors that wait, by index, and which
+// of that actor's n calls.
+type picker interface {
+	actor(waiting []int) int
+	call(n int) int
+}
+
+// next gives the turn to one of those that wait; false when nobody waits. What
+// waits is in an order that does not depend on the scheduler of Go.
+func (q *turns) next(p picker) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) == 0 {
@@ -159,8 +178,41 @@ func (q *turns) next(pick func(n int) int) bool {
 	slices.SortFunc(q.waiting, func(a, b pending) int {
 		return cmp.Or(cmp.Compare(a.actor, b.actor), strings.Compare(a.what, b.what))
 	})
-	i := pick(len(q.waiting))
+	var actors, begin []int // and where their calls begin
+	for i, w := range q.waiting {
+		if i == 0 || w.actor != actors[len(actors)-1] {
+			actors, begin = append(actors, w.actor), append(begin, i)
+		}
+	}
+	begin = append(begin, len(q.waiting))
+	n := p.actor(actors)
+	i := begin[n] + p.call(begin[n+1]-begin[n])
 	close(q.waiting[i].turn)
 	q.waiting = slices.Delete(q.waiting, i, i+1)
 	return true
 }
+
+// inOrder lets the first actor go first.
+type inOrder struct{}
+
+func (inOrder) actor([]int) int { return 0 }
+func (inOrder) call(int) int    { return 0 }
+
+// bursts draws at random, and lets an actor do some calls before it draws
+// another: a process that is delayed is delayed for a while.
+type bursts struct {
+	rand    *rand.Rand
+	length  int // calls, on average
+	current int
+}
+
+func (b *bursts) actor(waiting []int) int {
+	if i := slices.Index(waiting, b.current); i >= 0 && b.rand.IntN(b.length) > 0 {
+		return i
+	}
+	i := b.rand.IntN(len(waiting))
+	b.current = waiting[i]
+	return i
+}
+
+func (b *bursts) call(n int) int { return b.rand.IntN(n) }

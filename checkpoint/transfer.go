@@ -6,17 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chkpin/chkpin/blobstore"
 )
-
-// fileCopy is one file of the source that is to be copied into the pin.
-type fileCopy struct {
-	file   stateFile
-	target blobstore.URI
-}
 
 // namedByPin returns the names of the state files that the published metadata
 // names, which nobody deletes while it is published.
@@ -25,7 +20,10 @@ func (t *tick) namedByPin(ctx context.Context, cur published, files []stateFile)
 	if len(files) == 0 || !cur.whole() {
 		return named, nil
 	}
-	s, err := Load(ctx, t.store, t.layout.Metadata, LoadOptions{t.opts.Relocations})
+	s, err := load(ctx, t.store, t.named.Metadata, t.opts.Relocations)
+	if errors.Is(err, blobstore.ErrNotExist) {
+		return nil, errOvertaken
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -44,12 +42,12 @@ func (t *tick) namedByPin(ctx context.Context, cur published, files []stateFile)
 // plan decides what to copy: every file that the published metadata does not
 // name. What else stands in the folder may be about to be collected, or be half
 // of something, and is copied over.
-func (t *tick) plan(files []stateFile, named map[string]bool) ([]fileCopy, error) {
-	var copies []fileCopy
+func (t *tick) plan(files []stateFile, named map[string]bool) ([]*stateFile, error) {
+	var copies []*stateFile
 	var total int64
-	for _, f := range files {
-		if name := stateName(f.URI); !named[name] {
-			copies = append(copies, fileCopy{f, t.layout.State.Join(name)})
+	for i := range files {
+		if f := &files[i]; !named[stateName(f.URI)] {
+			copies = append(copies, f)
 			total += f.need
 		}
 	}
@@ -66,7 +64,7 @@ func (t *tick) plan(files []stateFile, named map[string]bool) ([]fileCopy, error
 // is taken at its word, because a collection of garbage may have deleted what
 // stood there before. A file to reuse that is not there whole (it was damaged,
 // or is a merged file that has grown) is copied after all.
-func (t *tick) transfer(ctx context.Context, files []stateFile, copies []fileCopy) (Report, error) {
+func (t *tick) transfer(ctx context.Context, files []stateFile, copies []*stateFile) (Report, error) {
 	if len(files) == 0 {
 		return Report{}, nil
 	}
@@ -75,8 +73,8 @@ func (t *tick) transfer(ctx context.Context, files []stateFile, copies []fileCop
 		if err := t.copyAll(ctx, copies); err != nil {
 			return Report{}, err
 		}
-		for _, c := range copies {
-			copied[c.target.Base()] = true
+		for _, f := range copies {
+			copied[stateName(f.URI)] = true
 		}
 		listed, err := t.listState(ctx)
 		if err != nil {
@@ -86,10 +84,11 @@ func (t *tick) transfer(ctx context.Context, files []stateFile, copies []fileCop
 			return Report{}, errors.Join(err, ErrCollecting)
 		}
 		copies = nil
-		for _, f := range files {
+		for i := range files {
+			f := &files[i]
 			name := stateName(f.URI)
 			if o, ok := listed[name]; !copied[name] && !(ok && f.fits(o.Size)) {
-				copies = append(copies, fileCopy{f, t.layout.State.Join(name)})
+				copies = append(copies, f)
 				t.pinned.Copied, t.pinned.Reused, t.pinned.BytesCopied = t.pinned.Copied+1, t.pinned.Reused-1, t.pinned.BytesCopied+f.need
 			}
 		}
@@ -111,21 +110,29 @@ func (t *tick) prove(files []stateFile, listed map[string]blobstore.Object) (Rep
 	return report, err
 }
 
-func (t *tick) copyAll(ctx context.Context, copies []fileCopy) error {
+func (t *tick) copyAll(ctx context.Context, copies []*stateFile) error {
 	var mu sync.Mutex
 	var missing []string
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(inFlight)
-	for _, c := range copies {
+	var next atomic.Int64
+	for range min(inFlight, len(copies)) { // goroutines that stay, since an SDK's calls grow large stacks
 		g.Go(func() error {
-			_, err := t.store.Copy(gctx, c.target, c.file.Location)
-			if errors.Is(err, blobstore.ErrNotExist) {
-				mu.Lock()
-				missing = append(missing, c.file.URI.String())
-				mu.Unlock()
-				return nil
+			for i := next.Add(1) - 1; i < int64(len(copies)); i = next.Add(1) - 1 {
+				if err := context.Cause(gctx); err != nil {
+					return err
+				}
+				f := copies[i]
+				_, err := t.store.Copy(gctx, t.layout.State.Join(stateName(f.URI)), f.Location)
+				switch {
+				case errors.Is(err, blobstore.ErrNotExist):
+					mu.Lock()
+					missing = append(missing, f.URI.String())
+					mu.Unlock()
+				case err != nil:
+					return err
+				}
 			}
-			return err
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -83,7 +83,7 @@ func foldFiles(refs []Reference) []stateFile {
 		file         int
 		offset, size int64
 	}
-	var files []stateFile
+	files := make([]stateFile, 0, len(refs))
 	index := make(map[string]int, len(refs))
 	seen := make(map[span]bool, len(refs))
 	for _, r := range refs {

@@ -117,7 +117,7 @@ func conditionOf(code string, status int) (condition error, hint string) {
 	case http.StatusNotFound:
 		return blobstore.ErrNotExist, ""
 	case http.StatusForbidden:
-		return blobstore.ErrPermission, "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, with the rights in the README"
+		return blobstore.ErrPermission, "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, as manifests/iam shows"
 	case http.StatusPreconditionFailed:
 		return blobstore.ErrPrecondition, ""
 	case http.StatusNotImplemented:

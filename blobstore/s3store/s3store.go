@@ -15,11 +15,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
@@ -32,7 +32,7 @@ import (
 
 // Config says how to reach S3. The zero value is the SDK's default chain.
 type Config struct {
-	Region    string // "" is the chain's, or us-east-1 for an Endpoint
+	Region    string // "" is the chain's, or else us-east-1
 	Endpoint  string // URL of another service than AWS
 	PathStyle bool   // bucket in the path instead of the host name
 	Profile   string // of the shared configuration files
@@ -59,7 +59,6 @@ type Config struct {
 	SpreadPages int
 
 	Transport http.RoundTripper // nil is the SDK's
-	Logger    *slog.Logger      // nil is silent; hears about retries at debug level
 }
 
 // Store implements [blobstore.Store].
@@ -110,6 +109,8 @@ func (c Config) load(ctx context.Context) (aws.Config, error) {
 	}
 	if c.Transport != nil {
 		opts = append(opts, config.WithHTTPClient(&http.Client{Transport: c.Transport}))
+	} else {
+		opts = append(opts, config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(keepConnections)))
 	}
 	switch {
 	case c.Anonymous:
@@ -131,6 +132,11 @@ func (c Config) load(ctx context.Context) (aws.Config, error) {
 	}
 	return loaded, nil
 }
+
+// keepConnections makes the SDK's transport keep all idle connections that it
+// keeps, even if they lead to one host: its own limit of 10 would close most of
+// those that many copies at once have opened, again and again.
+func keepConnections(t *http.Transport) { t.MaxIdleConnsPerHost = t.MaxIdleConns }
 
 // client returns the client for a bucket's region.
 func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {

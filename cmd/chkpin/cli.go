@@ -87,7 +87,7 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 		json:        c.Output == "json",
 		log:         log,
 		flinkConf:   conf,
-		store:       c.open(conf, log),
+		store:       c.open(conf),
 		relocations: c.Relocated,
 	}
 	return parsed.Selected().Target.Addr().Interface().(command), env, nil

@@ -37,7 +37,7 @@ func (c *execCommand) Run(ctx context.Context, env *environment) error {
 	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, c.options(env))
 	switch {
 	case errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart:
-		env.log.Warn("first start: nothing was ever pinned", "app", c.App.String())
+		env.log.Warn(firstStart, "app", c.App.String())
 	case err != nil:
 		return c.explain(err)
 	default:
@@ -50,7 +50,7 @@ func (c *execCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return usagef("is it in the image, and on PATH?", "%v", err)
 	}
-	env.log.Info("starting", "command", command)
+	env.log.Info("starting", "program", program, "restore", r.Path.String())
 	if err := syscall.Exec(program, command, os.Environ()); err != nil {
 		return fmt.Errorf("starting %s: %w", program, err)
 	}

@@ -81,7 +81,7 @@ var verdicts = []verdict{
 	{damaged, is(checkpoint.ErrPinGone), "find a checkpoint or savepoint that chkpin verify calls restorable; do not start without state by accident"},
 	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage; " +
 		"a hold ends when last-state/hold.json is deleted"},
-	{failed, as[*savepointError], "the job runs on; its JobManager's log says more"},
+	{failed, as[*savepointError], ""},
 	{refused, is(checkpoint.ErrNewer), "another chkpin may be at work; the next tick settles it"},
 	{refused, is(checkpoint.ErrCollecting), "the next tick settles it"},
 	{refused, is(checkpoint.ErrTooLarge), "raise --max-bytes, or make checkpoints incremental"},
@@ -127,11 +127,12 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	if err == nil {
 		return v.code
 	}
+	hint := hintFor(err, v)
 	if v.result == stopped.result {
 		err = context.Cause(ctx)
 	}
 	fmt.Fprintf(stderr, "chkpin: %v\n", err)
-	if hint := hintFor(err, v); hint != "" {
+	if hint != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", hint)
 	}
 	return v.code

@@ -20,6 +20,9 @@ type gcCommand struct {
 	Yes   bool          `help:"Delete; without it, only say what would go."`
 }
 
+// safeGrace is three times the default of pin's --timeout.
+const safeGrace = 15 * time.Minute
+
 // gcResult is the JSON of gc, documented in the README.
 type gcResult struct {
 	DryRun      bool        `json:"dryRun"`
@@ -54,6 +57,9 @@ func (c *gcCommand) Validate() error {
 }
 
 func (c *gcCommand) Run(ctx context.Context, env *environment) error {
+	if c.Yes && c.Grace < safeGrace {
+		env.log.Warn("with a grace below 15m, be sure that no tick is at work: what it has copied would be deleted under its hands", "grace", c.Grace)
+	}
 	report, err := checkpoint.GC(ctx, env.store, c.App.URI, checkpoint.GCOptions{
 		Keep: c.Keep, Grace: c.Grace, Delete: c.Yes, Relocations: env.relocations,
 	})

@@ -81,19 +81,64 @@ func words(node any) (out []string) {
 	return out
 }
 
-func TestPoliciesAreJSON(t *testing.T) {
-	files, err := filepath.Glob("../../manifests/iam/*.json")
+// A restarted container would not run its init containers again.
+func TestResolvedArgumentsAreNotReused(t *testing.T) {
+	data, err := os.ReadFile("../../manifests/init-container.yaml")
 	require.NoError(t, err)
-	require.Len(t, files, 3)
-	for _, name := range files {
-		data, err := os.ReadFile(name)
+	first, _, _ := strings.Cut(string(data), "\n---\n")
+	require.Contains(t, first, "args: [resolve,")
+	require.Contains(t, first, "restartPolicy: Never")
+}
+
+// The policies allow each role what it reads and lists, also what is not there
+// on the very first start, and deny Flink all of it.
+func TestPolicies(t *testing.T) {
+	type statement struct {
+		Effect    string
+		Action    any
+		Resource  any
+		Condition struct{ StringLike map[string][]string }
+	}
+	for name, keys := range map[string][]string{
+		"tick":       {"orders/chkpin.json", "orders/last-state/_metadata", "orders/0123/chk-1/_metadata"},
+		"resolve":    {"orders/chkpin.json", "orders/last-state/_metadata", "orders/last-state/generations/1/pin.json"},
+		"deny-flink": {"orders/chkpin.json", "orders/last-state/_metadata", "orders/last-state/state/0123"},
+	} {
+		data, err := os.ReadFile("../../manifests/iam/" + name + ".json")
 		require.NoError(t, err)
 		var policy struct {
 			Version   string
-			Statement []struct{ Sid, Effect string }
+			Statement []statement
 		}
 		require.NoError(t, json.Unmarshal(data, &policy), name)
 		assert.Equal(t, "2012-10-17", policy.Version, name)
-		assert.NotEmpty(t, policy.Statement, name)
+		for _, key := range keys {
+			named := slices.ContainsFunc(policy.Statement, func(s statement) bool {
+				return covers(s.Resource, "arn:aws:s3:::bucket/", key)
+			})
+			assert.True(t, named, "%s: no resource covers %s", name, key)
+			listed := slices.ContainsFunc(policy.Statement, func(s statement) bool {
+				return name == "deny-flink" || covers(s.Condition.StringLike["s3:prefix"], "", key)
+			})
+			assert.True(t, listed, "%s: no listable prefix covers %s", name, key)
+		}
 	}
+}
+
+// covers reports whether one of the patterns, a string or a list, matches a key.
+func covers(patterns any, prefix, key string) bool {
+	var list []string
+	switch p := patterns.(type) {
+	case string:
+		list = []string{p}
+	case []string:
+		list = p
+	case []any:
+		list = words(p)
+	}
+	return slices.ContainsFunc(list, func(p string) bool {
+		p, found := strings.CutPrefix(p, prefix)
+		start, wild := strings.CutSuffix(p, "*")
+		return found && (p == key || wild && strings.HasPrefix(key, start))
+	})
 }

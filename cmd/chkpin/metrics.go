@@ -70,7 +70,7 @@ func (m *metrics) observe(p checkpoint.Pinned, v verdict, took time.Duration) {
 		m.reused.Add(float64(p.Reused))
 		m.bytes.Add(float64(p.BytesCopied))
 	}
-	if v.code == unreachable.code || v.code == denied.code || v.code == nothing.code && p.Generation == "" {
+	if v.code != done.code && v.code != damaged.code && p.Generation == "" {
 		return // nobody looked at the pin
 	}
 	m.restorable.Set(number(p.Restorable))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -121,10 +122,17 @@ func (c *pinCommand) explain(p checkpoint.Pinned, err error) error {
 	switch {
 	case errors.Is(err, checkpoint.ErrNoCheckpoint) && !c.Checkpoints.IsZero():
 		return &hintedError{err, fmt.Sprintf("wait for the job's next one; --checkpoints counts only if the JobManager restored one of %s", c.Checkpoints.Join(p.JobID))}
-	case as[*checkpoint.DamagedError](err) && p.Source != "":
+	case isDamageOf(err, p.Source):
 		return &hintedError{err, "the pin was left alone; chkpin verify " + p.Source + " shows what is wrong"}
 	}
 	return err
+}
+
+// isDamageOf reports whether an error is about a checkpoint itself, not about the
+// pin.
+func isDamageOf(err error, source string) bool {
+	damaged, ok := errors.AsType[*checkpoint.DamagedError](err)
+	return ok && source != "" && strings.HasPrefix(damaged.URI, source)
 }
 
 // tolerates reports whether --tolerate covers an error.

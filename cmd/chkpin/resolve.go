@@ -30,6 +30,9 @@ type resolveCommand struct {
 	restoreChoice
 }
 
+// firstStart is logged, so that a wrong URI or an empty volume leaves a trace.
+const firstStart = "first start: nothing was ever pinned, so nothing is restored"
+
 // resolveResult is the JSON of resolve, documented in the README.
 type resolveResult struct {
 	Path         string    `json:"path"`
@@ -71,6 +74,7 @@ func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
 func (c *resolveCommand) resolve(ctx context.Context, env *environment) error {
 	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, c.options(env))
 	if errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart {
+		env.log.Warn(firstStart, "app", c.App.String())
 		return env.print(resolveResult{FirstStart: true}, func(io.Writer) {})
 	}
 	if err != nil {

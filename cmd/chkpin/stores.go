@@ -1,8 +1,6 @@
 package main
 
 import (
-	"log/slog"
-
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/s3store"
 	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
@@ -38,7 +36,7 @@ func (f storeFlags) flinkConf() (flinkconf.Conf, error) {
 
 // open returns the store of everything that this binary can reach. What is not
 // used is not set up. Flags win over the cluster's configuration.
-func (f storeFlags) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store {
+func (f storeFlags) open(conf flinkconf.Conf) blobstore.Store {
 	s3 := conf.S3()
 	return blobstore.Mux{
 		blobstore.FamilyFile: blobstore.NewFile(),
@@ -55,7 +53,6 @@ func (f storeFlags) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store 
 			Encryption:   f.S3Encryption,
 			KMSKey:       f.S3KMSKey,
 			RequestPayer: f.S3RequestPayer,
-			Logger:       log,
 		}),
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -111,7 +112,7 @@ func pause(interval time.Duration, failures int) time.Duration {
 func (w *watch) log(p checkpoint.Pinned, v verdict, err error) {
 	attrs := []any{"job", p.JobID, "checkpoint", p.CheckpointID, "generation", p.Generation}
 	switch {
-	case v.code == nothing.code:
+	case as[*noJobError](err), errors.Is(err, checkpoint.ErrNoCheckpoint):
 		w.env.log.Info("nothing to pin", append(attrs, "reason", err)...)
 	case err != nil:
 		w.env.log.Error("tick failed", append(attrs, "error", err, "hint", hintFor(err, v))...)

@@ -37,7 +37,8 @@ type Request struct {
 	Path   string
 	Query  url.Values
 	Header http.Header
-	Step   int // 1 for the first, and for all sent before any had ended; and so on
+	Step   int       // 1 for the first, and for all sent before any had ended; and so on
+	At     time.Time // when it arrived
 }
 
 type rule struct {
@@ -52,11 +53,21 @@ type Fault func(w http.ResponseWriter, r *http.Request, forward http.Handler)
 // Start starts a proxy for the server at target, until the test ends.
 func Start(t testing.TB, target string) *Proxy {
 	t.Helper()
-	u, err := url.Parse(target)
+	p, stop, err := Listen(target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{forward: &httputil.ReverseProxy{
+	t.Cleanup(stop)
+	return p
+}
+
+// Listen is Start for callers without a test.
+func Listen(target string) (p *Proxy, stop func(), err error) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return nil, nil, err
+	}
+	p = &Proxy{forward: &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(u)
 			r.Out.Host = r.In.Host
@@ -65,9 +76,8 @@ func Start(t testing.TB, target string) *Proxy {
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}}
 	server := httptest.NewServer(p)
-	t.Cleanup(server.Close)
 	p.URL = server.URL
-	return p
+	return p, server.Close, nil
 }
 
 // Inject applies a fault to the next n requests that match.
@@ -104,7 +114,7 @@ func (p *Proxy) begin(r *http.Request) (Fault, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	step := p.steps + 1
-	p.requests = append(p.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone(), step})
+	p.requests = append(p.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone(), step, time.Now()})
 	for _, rule := range p.rules {
 		if rule.times > 0 && rule.match(r) {
 			rule.times--
