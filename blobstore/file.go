@@ -349,8 +349,10 @@ func (f *File) copy(ctx context.Context, dst, src URI) (Object, error) {
 	}
 	defer in.Close()
 	temp, err := f.linkAside(in.(*os.File), dst, src)
+	place := os.Rename
 	if linkRefused(err) || errors.Is(err, fs.ErrNotExist) { // or it vanished; open it is readable still
 		temp, err = writeAside(ctx, dst, in)
+		place = func(from, to string) error { return renameUnlessLonger(ctx, in.(*os.File), from, to) }
 	}
 	if err != nil {
 		return Object{}, err
@@ -360,7 +362,7 @@ func (f *File) copy(ctx context.Context, dst, src URI) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	if err := os.Rename(temp, dst.Path()); err != nil {
+	if err := place(temp, dst.Path()); err != nil {
 		return Object{}, err
 	}
 	f.mu.Lock()
@@ -370,6 +372,29 @@ func (f *File) copy(ctx context.Context, dst, src URI) (Object, error) {
 	}
 	f.unsynced[filepath.Dir(dst.Path())] = true
 	return object(dst, info), nil
+}
+
+// renameUnlessLonger gives a copy of bytes its name, but not in the place of a
+// longer copy of a source that has grown meanwhile: somebody else made that one
+// later, though it was renamed earlier.
+func renameUnlessLonger(ctx context.Context, src *os.File, from, to string) error {
+	unlock, err := lockFolder(ctx, filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	made, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	now, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(to); err == nil && there.Size() > made.Size() && there.Size() <= now.Size() {
+		return nil
+	}
+	return os.Rename(from, to)
 }
 
 // linkAside makes a hard link to the open source in the folder of dst and syncs

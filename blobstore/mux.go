@@ -67,12 +67,12 @@ func (m Mux) Copy(ctx context.Context, dst, src URI) (Object, error) {
 }
 
 func (m Mux) stream(ctx context.Context, dst, src URI) (Object, error) {
-	r, obj, err := m.Open(ctx, src)
+	r, _, err := m.Open(ctx, src)
 	if err != nil {
 		return Object{}, err
 	}
 	defer r.Close()
-	return m.Put(ctx, dst, r, PutOptions{Size: max(obj.Size, 0)})
+	return m.Put(ctx, dst, r, PutOptions{})
 }
 
 // Delete implements [Store].

@@ -84,7 +84,6 @@ type ListOptions struct {
 
 // PutOptions are the conditions of a Put. At most one of them is set.
 type PutOptions struct {
-	Size     int64  // bytes of the body; 0 means unknown
 	IfAbsent bool   // write only if there is no such object
 	IfTag    string // write only if the object's Tag is this one
 }

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,12 +202,12 @@ func (c *collector) keepGenerations(context.Context) error {
 		provable++
 		if newest < c.opts.Keep {
 			newest++
-			gen.keep = firstOf(gen.keep, fmt.Sprintf("one of the newest %d", c.opts.Keep))
+			gen.keep = cmp.Or(gen.keep, fmt.Sprintf("one of the newest %d", c.opts.Keep))
 		}
 		if run := gen.record.Run; !slices.ContainsFunc(runs, run.is) {
 			runs = append(runs, run)
 			if len(runs) <= 1+keepRuns && c.now.Sub(gen.changed) < keepRunsFor {
-				gen.keep = firstOf(gen.keep, "the last of job "+run.JobID)
+				gen.keep = cmp.Or(gen.keep, "the last of job "+run.JobID)
 			}
 		}
 	}
@@ -214,13 +215,6 @@ func (c *collector) keepGenerations(context.Context) error {
 		return errors.New("no generation proves")
 	}
 	return nil
-}
-
-func firstOf(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // nameFiles collects the state files that must stay: those of the published

@@ -291,6 +291,5 @@ func digestOf(data []byte) string {
 }
 
 func putBytes(ctx context.Context, store blobstore.Store, u blobstore.URI, data []byte, opts blobstore.PutOptions) (blobstore.Object, error) {
-	opts.Size = int64(len(data))
 	return store.Put(ctx, u, bytes.NewReader(data), opts)
 }

@@ -65,11 +65,8 @@ type Config struct {
 type Store struct {
 	config Config
 
-	start sync.Once
-	base  aws.Config
-	err   error // of the start
-
 	mu      sync.Mutex
+	base    *aws.Config           // nil until it could be loaded
 	regions map[string]string     // by bucket, where it is not the configured one
 	clients map[string]*s3.Client // by region
 }
@@ -87,14 +84,6 @@ func New(config Config) *Store {
 		config.SpreadPages = 48
 	}
 	return &Store{config: config, regions: map[string]string{}, clients: map[string]*s3.Client{}}
-}
-
-// load reads the SDK's configuration once.
-func (s *Store) load(ctx context.Context) (aws.Config, error) {
-	s.start.Do(func() {
-		s.base, s.err = s.config.load(context.WithoutCancel(ctx))
-	})
-	return s.base, s.err
 }
 
 func (c Config) load(ctx context.Context) (aws.Config, error) {
@@ -140,20 +129,23 @@ func keepConnections(t *http.Transport) { t.MaxIdleConnsPerHost = t.MaxIdleConns
 
 // client returns the client for a bucket's region.
 func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
-	base, err := s.load(ctx)
-	if err != nil {
-		return nil, err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.base == nil { // what fails is tried again by the next call
+		base, err := s.config.load(context.WithoutCancel(ctx))
+		if err != nil {
+			return nil, err
+		}
+		s.base = &base
+	}
 	region := s.regions[bucket]
 	if region == "" {
-		region = base.Region
+		region = s.base.Region
 	}
 	if c := s.clients[region]; c != nil {
 		return c, nil
 	}
-	c := s3.NewFromConfig(base, func(o *s3.Options) {
+	c := s3.NewFromConfig(*s.base, func(o *s3.Options) {
 		o.Region = region
 		o.UsePathStyle = s.config.PathStyle
 		if s.config.Endpoint != "" {

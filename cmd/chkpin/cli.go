@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -136,7 +137,7 @@ type jobManager struct {
 }
 
 func (j jobManager) client(env *environment) (*flinkrest.Client, error) {
-	url := orElse(j.JobManager, env.flinkConf.JobManager())
+	url := cmp.Or(j.JobManager, env.flinkConf.JobManager())
 	if url == "" {
 		return nil, usagef("such as http://app-jobmanager:8081; --flink-conf with rest.address tells it, too", "no JobManager was named")
 	}

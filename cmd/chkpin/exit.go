@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,7 +140,7 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 }
 
 // hintFor is the way out that an error brings along, or else the table's.
-func hintFor(err error, v verdict) string { return orElse(hintOf(err), v.hint) }
+func hintFor(err error, v verdict) string { return cmp.Or(hintOf(err), v.hint) }
 
 // hintOf is the hint that an error brings along, the outermost one: a command or
 // a store knows a better way out than the table.

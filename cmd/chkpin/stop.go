@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,7 +144,7 @@ func (c *stopCommand) stop(ctx context.Context, client *flinkrest.Client, jobID 
 		case err != nil:
 			return "", unsettled(jobID, err)
 		case savepoint.Done && savepoint.Location == "":
-			return "", &savepointError{jobID, orElse(savepoint.Failure, "Flink does not say why")}
+			return "", &savepointError{jobID, cmp.Or(savepoint.Failure, "Flink does not say why")}
 		case savepoint.Done:
 			return savepoint.Location, nil
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/s3store"
 	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
@@ -41,8 +42,8 @@ func (f storeFlags) open(conf flinkconf.Conf) blobstore.Store {
 	return blobstore.Mux{
 		blobstore.FamilyFile: blobstore.NewFile(),
 		blobstore.FamilyS3: s3store.New(s3store.Config{
-			Endpoint:     orElse(f.S3Endpoint, s3.Endpoint),
-			Region:       orElse(f.S3Region, s3.Region),
+			Endpoint:     cmp.Or(f.S3Endpoint, s3.Endpoint),
+			Region:       cmp.Or(f.S3Region, s3.Region),
 			PathStyle:    f.S3PathStyle || s3.PathStyle,
 			Profile:      f.S3Profile,
 			Role:         f.S3Role,
@@ -55,11 +56,4 @@ func (f storeFlags) open(conf flinkconf.Conf) blobstore.Store {
 			RequestPayer: f.S3RequestPayer,
 		}),
 	}
-}
-
-func orElse(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
