@@ -99,7 +99,8 @@ func TestURIErrors(t *testing.T) {
 		"s3a://KEY:SEC/RET@bucket/a":     "credential chain",
 		"oss://KEY:SECRET@bucket/a":      "credential chain",
 		"file://user:SECRET@host/a":      "credential chain",
-		"https://user:SECRET@host/a\x00": "credential chain",
+		"https://user:SECRET@host/a\x00": "a URL is not the name of an object",
+		"https://host/a?sig=SECRET":      "a URL is not the name of an object",
 	} {
 		_, err := blobstore.Parse(text)
 		require.ErrorIs(t, err, blobstore.ErrURI, text)

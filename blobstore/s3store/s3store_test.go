@@ -53,6 +53,7 @@ func read(t *testing.T, s blobstore.Store, u blobstore.URI) string {
 // What passes with time is tried again: throttling, a conflict with another
 // conditional writer, a broken connection.
 func TestTransientFaultsAreRetried(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]faults.Fault{
 		"throttled":            faults.Answer(503, "SlowDown", "Retry-After", "0"),
 		"conflict":             faults.Answer(409, "ConditionalRequestConflict"),
@@ -61,6 +62,7 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 		"gateway has no words": faults.Answer(502, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			store, proxy, root := proxied(t)
 			proxy.Inject(2, faults.Method(http.MethodPut), fault)
 			_, err := put(t, store, root.Join("a"), "body", blobstore.PutOptions{})
@@ -74,6 +76,7 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 // A conditional write whose answer is lost is sent again and then finds its own
 // object: the caller must look, and does (checkpoint: lostRace).
 func TestLostAnswerOfConditionalPut(t *testing.T) {
+	t.Parallel()
 	store, proxy, root := proxied(t)
 	proxy.Inject(1, faults.Method(http.MethodPut), faults.Lost)
 	_, err := put(t, store, root.Join("a"), "body", blobstore.PutOptions{IfAbsent: true})
@@ -82,6 +85,7 @@ func TestLostAnswerOfConditionalPut(t *testing.T) {
 }
 
 func TestUnmetConditions(t *testing.T) {
+	t.Parallel()
 	store, proxy, root := proxied(t)
 	_, err := put(t, store, root.Join("a"), "one", blobstore.PutOptions{IfTag: `"d41d8cd98f00b204e9800998ecf8427e"`})
 	require.ErrorIs(t, err, blobstore.ErrPrecondition, "an object that is not there")
@@ -94,6 +98,7 @@ func TestUnmetConditions(t *testing.T) {
 // Errors name the operation, the URI, the service's code and the request, and
 // know a way out.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		fault   faults.Fault
 		is      error
@@ -108,6 +113,7 @@ func TestErrors(t *testing.T) {
 		"no If-Match":    {faults.Answer(501, "NotImplemented"), nil, "NotImplemented", "If-Match"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			store, proxy, root := proxied(t)
 			proxy.Inject(9, faults.Method(http.MethodGet), c.fault)
 			_, _, err := store.Open(t.Context(), root.Join("a"))
@@ -130,6 +136,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestMissingBucketIsNotAMissingObject(t *testing.T) {
+	t.Parallel()
 	store, _, _ := proxied(t)
 	_, _, err := store.Open(t.Context(), blobstore.MustParse("s3://nowhere/app/a"))
 	require.ErrorIs(t, err, blobstore.ErrContainer)
@@ -138,6 +145,7 @@ func TestMissingBucketIsNotAMissingObject(t *testing.T) {
 
 // A body that breaks off is an error, never a short object.
 func TestBodyBreaksOff(t *testing.T) {
+	t.Parallel()
 	store, proxy, root := proxied(t)
 	_, err := put(t, store, root.Join("a"), strings.Repeat("x", 1<<20), blobstore.PutOptions{})
 	require.NoError(t, err)
@@ -147,6 +155,7 @@ func TestBodyBreaksOff(t *testing.T) {
 }
 
 func TestCancelWhileWaiting(t *testing.T) {
+	t.Parallel()
 	store, proxy, root := proxied(t)
 	proxy.Inject(9, faults.Method(http.MethodGet), faults.Hold(nil))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -158,6 +167,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 // An object above the service's limit for one copy is copied in parts, and
 // stays whole; the limit of AWS is 5 GiB, here it is 5 MiB.
 func TestCopyAboveTheLimit(t *testing.T) {
+	t.Parallel()
 	server := servers.VersityGW(t, []string{"bucket", "other"}, "--copy-object-threshold", "5242880")
 	proxy := faults.Start(t, server.URL)
 	config := configFor(server, proxy.URL)
@@ -189,6 +199,7 @@ func TestCopyAboveTheLimit(t *testing.T) {
 
 // A failed copy in parts leaves no upload behind that costs money.
 func TestFailedPartsAreAborted(t *testing.T) {
+	t.Parallel()
 	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
 	proxy := faults.Start(t, server.URL)
 	store := s3store.New(configFor(server, proxy.URL))
@@ -208,6 +219,7 @@ func TestFailedPartsAreAborted(t *testing.T) {
 // Copies name their source percent-encoded, ask for no tags, and say which side
 // is missing.
 func TestCopyRequest(t *testing.T) {
+	t.Parallel()
 	store, proxy, root := proxied(t)
 	src := root.Join("a b+c%20d#e?f=g ü")
 	_, err := put(t, store, src, "body", blobstore.PutOptions{})
@@ -229,6 +241,7 @@ func TestCopyRequest(t *testing.T) {
 
 // A body of unknown length streams in parts; the condition holds for the whole.
 func TestStreamedPut(t *testing.T) {
+	t.Parallel()
 	server := servers.VersityGW(t, []string{"bucket"})
 	config := configFor(server, server.URL)
 	config.UploadPartSize = 5 << 20
@@ -261,6 +274,7 @@ func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
 // files: a name cannot be an object and a folder at once, and a Put that meets
 // the removal of an empty folder is refused at times.
 func TestContractOnVersityGW(t *testing.T) {
+	t.Parallel()
 	server := servers.VersityGW(t, []string{"bucket"})
 	store := s3store.New(configFor(server, server.URL))
 	storetest.Run(t, func(t *testing.T) (blobstore.Store, blobstore.URI) {
@@ -270,6 +284,7 @@ func TestContractOnVersityGW(t *testing.T) {
 
 // gofakes3 is quick and lax; it shows that nothing of AWS alone is needed.
 func TestContractOnGoFakeS3(t *testing.T) {
+	t.Parallel()
 	server := servers.FakeS3(t, "bucket")
 	store := s3store.New(configFor(server, server.URL))
 	storetest.Run(t, func(t *testing.T) (blobstore.Store, blobstore.URI) {
@@ -280,6 +295,7 @@ func TestContractOnGoFakeS3(t *testing.T) {
 // A folder of very many files is listed in parts at once, and every name comes
 // just once: those between, before and after the digits too.
 func TestListInParts(t *testing.T) {
+	t.Parallel()
 	server := servers.FakeS3(t, "bucket")
 	proxy := faults.Start(t, server.URL)
 	config := configFor(server, proxy.URL)
