@@ -92,8 +92,8 @@ func (c *Client) Savepoint(ctx context.Context, jobID, trigger string) (Savepoin
 	return Savepoint{}, c.lacks("jobs/"+jobID+below, "status")
 }
 
-// failure names the causes of a serialized throwable, an object with the class and the stack trace as text (measured
-// with 2.3.0). The outermost says little, such as "IO-problem detected"; what went wrong comes last.
+// failure names the last two causes of a serialized throwable, an object with the class and the stack trace as text
+// (measured with 2.3.0). What stands before them is general, such as "IO-problem detected".
 func failure(cause json.RawMessage) string {
 	var throwable struct {
 		Class string `json:"class"`
@@ -102,22 +102,27 @@ func failure(cause json.RawMessage) string {
 	if len(cause) == 0 || json.Unmarshal(cause, &throwable) != nil {
 		return ""
 	}
-	first, stack, _ := strings.Cut(throwable.Stack, "\n")
-	if first == "" {
-		return throwable.Class
-	}
-	causes := []string{firstLine(first)}
-	for line := range strings.SplitSeq(stack, "\n") {
-		text, ok := strings.CutPrefix(line, "Caused by: ")
-		if !ok {
+	var causes []string
+	for i, line := range strings.Split(throwable.Stack, "\n") {
+		text, isCause := strings.CutPrefix(line, "Caused by: ")
+		if i > 0 && !isCause {
 			continue
 		}
-		text = firstLine(text)
-		if last := len(causes) - 1; strings.HasSuffix(causes[last], text) {
-			causes[last] = text // what wraps a cause repeats it
-			continue
+		// A SerializedThrowable begins with its class and what it says, which begins with its class.
+		if class, message, _ := strings.Cut(text, ": "); strings.HasPrefix(message, class+": ") {
+			text = message
+		}
+		if last := len(causes) - 1; last >= 0 && strings.Contains(causes[last], text) {
+			causes = causes[:last] // what wraps a cause repeats it
 		}
 		causes = append(causes, text)
 	}
-	return strings.Join(causes, "; caused by ")
+	causes = causes[max(0, len(causes)-2):]
+	for i, text := range causes {
+		causes[i] = firstLine(text)
+	}
+	if said := strings.Join(causes, "; caused by "); said != "" {
+		return said
+	}
+	return throwable.Class
 }

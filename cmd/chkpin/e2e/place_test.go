@@ -178,6 +178,6 @@ func (s *story) lastState(ctx context.Context) map[string]string {
 // write makes a file in the place.
 func (s *story) write(ctx context.Context, file blobstore.URI, content []byte) {
 	s.Helper()
-	_, err := s.store.Put(ctx, file, bytes.NewReader(content), blobstore.PutOptions{Size: int64(len(content))})
+	_, err := s.store.Put(ctx, file, bytes.NewReader(content), blobstore.PutOptions{})
 	require.NoError(s, err)
 }

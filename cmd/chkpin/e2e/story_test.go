@@ -230,6 +230,22 @@ func (s *story) waitSubsumed(ctx context.Context, cluster *lab.Cluster, checkpoi
 	}
 }
 
+// waitStale waits until the JobManager names a checkpoint after the given one that is gone already.
+func (s *story) waitStale(ctx context.Context, cluster *lab.Cluster, after int64) {
+	s.Helper()
+	for {
+		// It logs a checkpoint when it completes, and deletes the one before.
+		require.NoError(s, cluster.WaitLines(ctx, "Completed checkpoint", 1))
+		named, err := cluster.WaitCheckpoints(ctx, 0)
+		require.NoError(s, err)
+		folder, err := blobstore.Parse(named.Path)
+		require.NoError(s, err)
+		if named.ID > after && len(s.files(ctx, folder)) == 0 {
+			return
+		}
+	}
+}
+
 // The exit codes of chkpin that the stories meet.
 const (
 	exitDone   = 0
@@ -290,10 +306,10 @@ func (s *story) pin(ctx context.Context, wantExit int, cluster *lab.Cluster) pin
 	return s.pinned(s.chkpin(ctx, wantExit, "pin", s.app.String(), cluster.URL, "--output", "json"))
 }
 
-// pinLogged is pin with its log, which says what it met on the way.
-func (s *story) pinLogged(ctx context.Context, cluster *lab.Cluster) (result pinned, log string) {
+// stopLogged runs chkpin stop against the cluster, for a savepoint in a folder.
+func (s *story) stopLogged(ctx context.Context, wantExit int, cluster *lab.Cluster, target blobstore.URI) (result pinned, log string) {
 	s.Helper()
-	stdout, log := s.chkpinLogged(ctx, exitDone, "pin", s.app.String(), cluster.URL, "--output", "json", "--log-level", "INFO")
+	stdout, log := s.chkpinLogged(ctx, wantExit, "stop", s.app.String(), cluster.URL, "--target", target.String(), "--output", "json")
 	return s.pinned(stdout), log
 }
 
