@@ -40,11 +40,12 @@ e2e: tools ## real Flink; CHKPIN_E2E=all runs every release and state backend
 	$(GO) test -tags e2e -count=1 -timeout 30m -v ./cmd/chkpin/e2e/...
 
 fuzz: ## the metadata parser and the URI, FUZZTIME each
-	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZTIME) ./checkpoint/metadata
+	$(GO) test -run '^$$' -fuzz FuzzParse -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./checkpoint/metadata
 	$(GO) test -run '^$$' -fuzz Fuzz -fuzztime $(FUZZTIME) ./blobstore
 
-bench: ## ratios against yardsticks measured in the same run
+bench: tools build ## ratios against yardsticks measured in the same run; minutes
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./checkpoint/metadata
+	$(GO) run ./cmd/chkpin/bench build/chkpin
 
 clean:
 	rm -rf build

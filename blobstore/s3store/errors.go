@@ -75,7 +75,7 @@ func explain(ctx context.Context, err error) error {
 	} else if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		e.Status = re.HTTPStatusCode()
 	}
-	condition, hint := conditionOf(e.Code, e.Status)
+	hint, condition := conditionOf(e.Code, e.Status)
 	e.hint = hint
 	e.Err = short(err)
 	if condition != nil {
@@ -98,32 +98,32 @@ func short(err error) error {
 	return err
 }
 
-func conditionOf(code string, status int) (condition error, hint string) {
+func conditionOf(code string, status int) (hint string, condition error) {
 	switch code {
 	case "NoSuchBucket":
-		return blobstore.ErrContainer, "create the bucket, or check its name and the endpoint"
+		return "create the bucket, or check its name and the endpoint", blobstore.ErrContainer
 	case "RequestTimeTooSkewed":
-		return nil, "the clock of this machine is wrong by more than 15 minutes"
+		return "the clock of this machine is wrong by more than 15 minutes", nil
 	case "PermanentRedirect", "AuthorizationHeaderMalformed":
-		return nil, "the bucket is in another region: set --s3-region"
+		return "the bucket is in another region: set --s3-region", nil
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
-		return blobstore.ErrPermission, "the credentials are not those of this service; check the endpoint and the keys"
+		return "the credentials are not those of this service; check the endpoint and the keys", blobstore.ErrPermission
 	case "ExpiredToken", "InvalidToken":
-		return blobstore.ErrPermission, "the session token has expired; renew the credentials"
+		return "the session token has expired; renew the credentials", blobstore.ErrPermission
 	case "NotImplemented":
-		return nil, "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service"
+		return "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service", nil
 	}
 	switch status {
 	case http.StatusNotFound:
-		return blobstore.ErrNotExist, ""
+		return "", blobstore.ErrNotExist
 	case http.StatusForbidden:
-		return blobstore.ErrPermission, "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, as manifests/iam shows"
+		return "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, as manifests/iam shows", blobstore.ErrPermission
 	case http.StatusPreconditionFailed:
-		return blobstore.ErrPrecondition, ""
+		return "", blobstore.ErrPrecondition
 	case http.StatusNotImplemented:
-		return nil, "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service"
+		return "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service", nil
 	}
-	return nil, ""
+	return "", nil
 }
 
 // maxAttempts bounds the tries of one request.

@@ -6,18 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 )
 
-func main() {
-	if os.Getenv("GOGC") == "" {
-		// Most of what a tick with many files allocates is the SDK's and garbage at
-		// once: a smaller heap costs little time.
-		debug.SetGCPercent(50)
-	}
-	os.Exit(run(os.Args[1:]))
-}
+func main() { os.Exit(run(os.Args[1:])) }
 
 // run parses the command line, runs the command until it ends or a signal
 // arrives, and returns the exit code.

@@ -35,6 +35,7 @@ func (c *watchCommand) Run(ctx context.Context, env *environment) error {
 	if c.Interval <= 0 {
 		return usagef("such as --interval 30s", "--interval must be more than 0s")
 	}
+	keepHeapSmall()
 	client, err := c.client(env)
 	if err != nil {
 		return err
