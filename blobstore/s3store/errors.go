@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -91,6 +92,12 @@ func short(err error) error {
 			return errors.New(api.ErrorCode())
 		}
 		return fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
+	}
+	if send, ok := errors.AsType[*smithyhttp.RequestSendError](err); ok { // no answer came
+		if u, ok := errors.AsType[*url.Error](send.Err); ok {
+			return u.Err
+		}
+		return send.Err
 	}
 	if op, ok := errors.AsType[*smithy.OperationError](err); ok {
 		return op.Err

@@ -135,6 +135,15 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// Where nobody listens, the error is what the network says and no more.
+func TestNobodyListens(t *testing.T) {
+	t.Parallel()
+	store := s3store.New(s3store.Config{Endpoint: "http://127.0.0.1:1", PathStyle: true, Region: "us-east-1", AccessKey: "a", SecretKey: "b"})
+	_, _, err := store.Open(t.Context(), blobstore.MustParse("s3://bucket/a"))
+	require.EqualError(t, err, "open s3://bucket/a: dial tcp 127.0.0.1:1: connect: connection refused")
+	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
+}
+
 func TestMissingBucketIsNotAMissingObject(t *testing.T) {
 	t.Parallel()
 	store, _, _ := proxied(t)
