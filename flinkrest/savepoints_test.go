@@ -87,7 +87,7 @@ func TestStopOfAnOldRelease(t *testing.T) {
 	assert.Equal(t, []map[string]any{{"drain": false}}, s.asked)
 }
 
-// COMPLETED is not success: the failure is told in its first line.
+// COMPLETED is not success: the failure is told by the last causes of the trace.
 func TestSavepointThatFailed(t *testing.T) {
 	s := &stopServer{release: "1.20.5", status: http.StatusAccepted, answers: []string{
 		`{"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"class":"x.CheckpointException","stack-trace":"x.CheckpointException: Disk full\n\tat y"}}}`,

@@ -53,6 +53,7 @@ type command interface {
 // stores.
 type environment struct {
 	stdout      io.Writer
+	stderr      io.Writer
 	json        bool
 	log         *slog.Logger
 	flinkConf   flinkconf.Conf // empty without --flink-conf
@@ -85,6 +86,7 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 	}
 	env := &environment{
 		stdout:      stdout,
+		stderr:      stderr,
 		json:        c.Output == "json",
 		log:         log,
 		flinkConf:   conf,

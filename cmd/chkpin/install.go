@@ -29,8 +29,10 @@ func (c *installCommand) Run(_ context.Context, env *environment) error {
 	if err := writeFile(target, 0o755, func(w io.Writer) error { _, err := io.Copy(w, in); return err }); err != nil {
 		return err
 	}
-	env.note("installed %s", target)
-	return nil
+	result := struct {
+		Path string `json:"path"`
+	}{target}
+	return env.print(result, func(w io.Writer) { fmt.Fprintf(w, "installed %s\n", target) })
 }
 
 // writeFile makes a file that others see whole or not at all.

@@ -115,10 +115,10 @@ func rehearse(ctx context.Context, env *environment, app blobstore.URI, job chec
 	return p, err
 }
 
-// note tells people how far a long command is; programs read the result alone.
+// note tells people how far a long command is. stdout is for its result.
 func (e *environment) note(format string, args ...any) {
 	if !e.json {
-		fmt.Fprintf(e.stdout, format+"\n", args...)
+		fmt.Fprintf(e.stderr, format+"\n", args...)
 	}
 }
 
