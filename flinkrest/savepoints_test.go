@@ -91,6 +91,7 @@ func TestStopOfAnOldRelease(t *testing.T) {
 func TestSavepointThatFailed(t *testing.T) {
 	s := &stopServer{release: "1.20.5", status: http.StatusAccepted, answers: []string{
 		`{"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"class":"x.CheckpointException","stack-trace":"x.CheckpointException: Disk full\n\tat y"}}}`,
+		`{"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"class":"x.CheckpointException","stack-trace":"x.CompletionException: x.CheckpointException: Failed.\n\tat y\nCaused by: x.CheckpointException: Failed.\n\tat y\nCaused by: java.io.IOException: Disk full\n\t... 3 more"}}}`,
 		`{"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"class":"x.CheckpointException"}}}`,
 		`{"status":{"id":"WHAT"}}`,
 	}}
@@ -98,6 +99,9 @@ func TestSavepointThatFailed(t *testing.T) {
 	savepoint, err := client.Savepoint(t.Context(), stoppable, "0123")
 	require.NoError(t, err)
 	assert.Equal(t, flinkrest.Savepoint{Done: true, Failure: "x.CheckpointException: Disk full"}, savepoint)
+	savepoint, err = client.Savepoint(t.Context(), stoppable, "0123")
+	require.NoError(t, err)
+	assert.Equal(t, "x.CheckpointException: Failed.; caused by java.io.IOException: Disk full", savepoint.Failure)
 	savepoint, err = client.Savepoint(t.Context(), stoppable, "0123")
 	require.NoError(t, err)
 	assert.Equal(t, "x.CheckpointException", savepoint.Failure)
