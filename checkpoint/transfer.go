@@ -80,8 +80,12 @@ func (t *tick) transfer(ctx context.Context, files []stateFile, copies []*stateF
 		if err != nil {
 			return Report{}, err
 		}
-		if threatened, err := t.threatened(ctx, listed, copied); err != nil || threatened {
-			return Report{}, errors.Join(err, ErrCollecting)
+		threatened, err := t.threatened(ctx, listed, copied)
+		if err != nil {
+			return Report{}, err
+		}
+		if threatened {
+			return Report{}, ErrCollecting
 		}
 		copies = nil
 		for i := range files {
