@@ -15,7 +15,10 @@ import (
 
 const (
 	defaultKeep = 3
-	minKeep     = 2
+
+	// MinKeep is how many generations always stay: the published one and one to go
+	// back to.
+	MinKeep = 2
 
 	// keepRuns and keepRunsFor: the last generation of each of the two previous
 	// runs stays for a week, for a rollback over a bad deployment.
@@ -107,7 +110,7 @@ func atLeast(n int) int {
 	if n == 0 {
 		return defaultKeep
 	}
-	return max(n, minKeep)
+	return max(n, MinKeep)
 }
 
 // collect looks, says what it is about to delete, looks again, and deletes what

@@ -23,7 +23,7 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 			return &DamagedError{URI: source.URI.String(), Err: fmt.Errorf("empty segment at offset %d, which Flink cannot restore", h.Offset)}
 		}
 	}
-	t.warnAbout(source)
+	t.pinned.Warnings = append(t.pinned.Warnings, Warnings(source)...)
 	files, err := source.files()
 	if err != nil {
 		return err
@@ -76,11 +76,6 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	}
 	t.collectSometimes(ctx, cur, source)
 	return nil
-}
-
-// warnAbout says what Flink will refuse or ignore although every byte is there.
-func (t *tick) warnAbout(s *Snapshot) {
-	t.pinned.Warnings = append(t.pinned.Warnings, Warnings(s)...)
 }
 
 // Warnings says what Flink will refuse or ignore of a checkpoint although every

@@ -58,7 +58,6 @@ type stateFile struct {
 	need     int64 // the file has at least this many bytes
 	exact    bool  // and not more
 	known    bool  // some handle said a size
-	merged   bool  // a merged file: several owners, may still grow
 	bytes    int64 // sum of the distinct ranges named in it
 }
 
@@ -95,7 +94,6 @@ func foldFiles(refs []Reference) []stateFile {
 			files = append(files, stateFile{URI: r.URI, Location: r.Location, exact: true})
 		}
 		f := &files[i]
-		f.merged = f.merged || r.open
 		f.exact = f.exact && !r.open
 		if r.Size < 0 {
 			continue

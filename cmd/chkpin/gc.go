@@ -40,17 +40,14 @@ type gcGarbage struct {
 	Why    string `json:"why"`
 }
 
-// minKeep is how many generations always stay, see [checkpoint.GCOptions].
-const minKeep = 2
-
-var errKeep = fmt.Errorf("--keep must be at least %d", minKeep)
+var errKeep = fmt.Errorf("--keep must be at least %d", checkpoint.MinKeep)
 
 // Validate refuses what would otherwise silently mean something else.
 func (c *gcCommand) Validate() error {
 	switch {
 	case c.Grace <= 0:
 		return errors.New("--grace must be more than 0s")
-	case c.Keep < minKeep:
+	case c.Keep < checkpoint.MinKeep:
 		return errKeep
 	}
 	return nil

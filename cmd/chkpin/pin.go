@@ -30,7 +30,7 @@ func (f tickFlags) Validate() error {
 	switch {
 	case f.Timeout <= 0:
 		return errors.New("--timeout must be more than 0s")
-	case f.Keep < minKeep:
+	case f.Keep < checkpoint.MinKeep:
 		return errKeep
 	}
 	return nil
