@@ -5,6 +5,7 @@ package servers
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -116,14 +117,21 @@ func versityBinary() (string, error) {
 	return path, nil
 }
 
-// freeAddress is a loopback address that nobody listens on now.
+// freeAddress is a loopback address that nobody listens on now. It lies below
+// the ports that systems give to outgoing connections and to listeners on port
+// 0, so that none of those takes it before the server listens, and is random, so
+// that servers that start at once do not meet.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	const first, last, tries = 15_000, 30_000, 100
+	var err error
+	for range tries {
+		address := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", err
 }
 
 func waitListening(address string, exited <-chan struct{}) error {
