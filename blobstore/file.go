@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,10 @@ import (
 //     elsewhere it copies bytes.
 //   - Tags are made of inode, size and modification time. Put makes the time
 //     later than that of the file it replaces.
+//   - What it makes, the group can read, whatever the umask, but not write unless
+//     the umask allows that: Flink may be another user of the same fsGroup. A hard
+//     link has the owner and mode of its source. Folders keep the set-group-id bit
+//     of the one above.
 //   - A name is a file or a folder, never both: once there is a/b, a Put to a
 //     fails.
 //
@@ -42,6 +47,10 @@ type File struct {
 	// have none.
 	NoLinks bool
 
+	// Logger is told once when a volume has no locks; nil is silent.
+	Logger *slog.Logger
+
+	unlocked sync.Once
 	mu       sync.Mutex
 	unsynced map[string]bool // folders in which Copy made names that are not durable yet
 }
@@ -59,23 +68,6 @@ const (
 // behind, or one that is at work.
 func IsTemporary(u URI) bool {
 	return strings.HasPrefix(u.Base(), tempPrefix) && strings.HasSuffix(u.Base(), tempSuffix)
-}
-
-func fileError(op string, u URI, err error) *Error {
-	// An os error repeats the path in the machine's spelling; the URI says it.
-	switch e := err.(type) {
-	case *fs.PathError:
-		err = e.Err
-	case *os.LinkError:
-		err = e.Err
-	}
-	switch {
-	case errors.Is(err, syscall.ENOTDIR) && (op == "stat" || op == "open"):
-		err = fmt.Errorf("%w (a part of the path is a file)", ErrNotExist)
-	case errors.Is(err, syscall.EROFS):
-		err = fmt.Errorf("%w: %w", ErrPermission, err)
-	}
-	return &Error{Op: op, URI: u, Err: err}
 }
 
 func object(u URI, info fs.FileInfo) Object {
@@ -249,7 +241,7 @@ func (f *File) place(ctx context.Context, temp string, u URI, opts PutOptions) e
 			return err
 		}
 	}
-	unlock, err := lockFolder(ctx, filepath.Dir(u.Path()))
+	unlock, err := f.lock(ctx, filepath.Dir(u.Path()))
 	if err != nil {
 		return err
 	}
@@ -284,6 +276,7 @@ func writeAside(ctx context.Context, u URI, body io.Reader) (temp string, err er
 	if err != nil {
 		return "", err
 	}
+	groupReads(file, 0o040)
 	_, err = io.Copy(file, &ctxReader{ctx, body})
 	if err == nil {
 		err = file.Sync()
@@ -328,6 +321,10 @@ func makeFolder(dir string) error {
 	if err != nil {
 		return err
 	}
+	if made, err := os.Open(dir); err == nil {
+		groupReads(made, 0o050)
+		made.Close()
+	}
 	return syncFolder(parent)
 }
 
@@ -352,7 +349,7 @@ func (f *File) copy(ctx context.Context, dst, src URI) (Object, error) {
 	place := os.Rename
 	if linkRefused(err) || errors.Is(err, fs.ErrNotExist) { // or it vanished; open it is readable still
 		temp, err = writeAside(ctx, dst, in)
-		place = func(from, to string) error { return renameUnlessLonger(ctx, in.(*os.File), from, to) }
+		place = func(from, to string) error { return f.renameUnlessLonger(ctx, in.(*os.File), from, to) }
 	}
 	if err != nil {
 		return Object{}, err
@@ -377,8 +374,8 @@ func (f *File) copy(ctx context.Context, dst, src URI) (Object, error) {
 // renameUnlessLonger gives a copy of bytes its name, but not in the place of a
 // longer copy of a source that has grown meanwhile: somebody else made that one
 // later, though it was renamed earlier.
-func renameUnlessLonger(ctx context.Context, src *os.File, from, to string) error {
-	unlock, err := lockFolder(ctx, filepath.Dir(to))
+func (f *File) renameUnlessLonger(ctx context.Context, src *os.File, from, to string) error {
+	unlock, err := f.lock(ctx, filepath.Dir(to))
 	if err != nil {
 		return err
 	}
@@ -443,13 +440,13 @@ func (f *File) Delete(ctx context.Context, u URI) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return fileError("delete", u, err)
 	}
-	removeFolder(ctx, filepath.Dir(u.Path()))
+	f.removeFolder(ctx, filepath.Dir(u.Path()))
 	return nil
 }
 
 // removeFolder removes a folder with nothing in it but perhaps its lock. A
 // writer that waits for that lock has its temporary file there.
-func removeFolder(ctx context.Context, dir string) {
+func (f *File) removeFolder(ctx context.Context, dir string) {
 	if os.Remove(dir) == nil {
 		return
 	}
@@ -462,7 +459,7 @@ func removeFolder(ctx context.Context, dir string) {
 	if len(names) != 1 || names[0] != lockName {
 		return
 	}
-	if unlock, err := lockFolder(ctx, dir); err == nil {
+	if unlock, err := f.lock(ctx, dir); err == nil {
 		defer unlock()
 		os.Remove(filepath.Join(dir, lockName))
 		os.Remove(dir)

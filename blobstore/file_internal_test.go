@@ -33,7 +33,7 @@ func TestALongerCopyOfAGrowingFileStays(t *testing.T) {
 			if c.there >= 0 {
 				write("target", c.there)
 			}
-			require.NoError(t, renameUnlessLonger(t.Context(), src, write("copy", 100), to))
+			require.NoError(t, new(File).renameUnlessLonger(t.Context(), src, write("copy", 100), to))
 			info, err := os.Stat(to)
 			require.NoError(t, err)
 			assert.EqualValues(t, c.want, info.Size())

@@ -1,12 +1,16 @@
 package blobstore
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -32,19 +36,19 @@ func linkRefused(err error) bool {
 		errors.Is(err, errors.ErrUnsupported)
 }
 
-// lockFolder waits for the folder's lock. Volumes on which flock does not work
-// are not locked.
+// lockFolder waits for the folder's lock. errNoLocks: flock does not work here.
 func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 	for {
-		file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o666)
+		file, err := openLock(filepath.Join(dir, lockName))
 		if err != nil {
 			return nil, err
 		}
 		unlock = func() { file.Close() } // closing gives the lock back
 		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
-		case oneOf(err, syscall.ENOLCK, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EINVAL):
-			return unlock, nil
+		case oneOf(err, syscall.ENOLCK, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EINVAL, syscall.EBADF):
+			unlock()
+			return nil, fmt.Errorf("%w: %w", errNoLocks, err)
 		case err == nil && current(file):
 			return unlock, nil
 		}
@@ -58,6 +62,21 @@ func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 		case <-time.After(lockPause):
 		}
 	}
+}
+
+// openLock makes the lock file, or opens that of another user, which can be read
+// at least. NFS wants it open for writing and says EBADF otherwise.
+func openLock(name string) (*os.File, error) {
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+	if errors.Is(err, fs.ErrPermission) {
+		if other, e := os.Open(name); e == nil {
+			return other, nil
+		}
+	}
+	if err == nil {
+		groupReads(file, 0o040)
+	}
+	return file, err
 }
 
 // lockPause is the time between two tries to get a lock.
@@ -90,4 +109,41 @@ func syncFolder(dir string) error {
 		return err
 	}
 	return nil
+}
+
+// mountPoint is where the volume is mounted that a folder is on. The kernel
+// numbers mounts: two that show one volume, as a claim's subPaths are, are two,
+// and have no hard links between them although their device is one.
+func mountPoint(dir string) (string, error) {
+	file, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	id, err := fieldAfter(fmt.Sprintf("/proc/self/fdinfo/%d", file.Fd()), 1, "mnt_id:")
+	if err != nil {
+		return "", err
+	}
+	point, err := fieldAfter("/proc/self/mountinfo", 4, id)
+	return mountEscapes.Replace(point), err
+}
+
+// mountEscapes undoes how the kernel writes a path in mountinfo, proc(5).
+var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// fieldAfter finds the line of a file that begins with a word, and returns
+// another word of it.
+func fieldAfter(name string, field int, first string) (string, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if fields := strings.Fields(lines.Text()); len(fields) > field && fields[0] == first {
+			return fields[field], nil
+		}
+	}
+	return "", cmp.Or(lines.Err(), fmt.Errorf("%s says nothing of %s", name, first))
 }

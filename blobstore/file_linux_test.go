@@ -34,12 +34,15 @@ func TestFileDeniedIsErrPermission(t *testing.T) {
 	assert.ErrorContains(t, err, "delete file:/proc/version")
 }
 
+// The group reads whatever is made, since Flink may be another user of it; all
+// other rights are those of the umask.
 func TestFileRightsAreThoseOfTheUmask(t *testing.T) {
 	for umask, want := range map[int]struct{ file, folder fs.FileMode }{
 		0o000: {0o666, 0o777},
 		0o022: {0o644, 0o755},
 		0o027: {0o640, 0o750},
-		0o077: {0o600, 0o700},
+		0o077: {0o640, 0o750},
+		0o007: {0o660, 0o770},
 	} {
 		store, dir := &blobstore.File{NoLinks: true}, folder(t)
 		old := syscall.Umask(umask)

@@ -27,3 +27,5 @@ func lockFolder(context.Context, string) (unlock func(), err error) {
 }
 
 func syncFolder(string) error { return nil }
+
+func mountPoint(string) (string, error) { return "", nil }

@@ -83,3 +83,15 @@ func (m Mux) Delete(ctx context.Context, u URI) error {
 	}
 	return s.Delete(ctx, u)
 }
+
+// Mount implements [Mounter] for the stores that do.
+func (m Mux) Mount(ctx context.Context, u URI) (string, error) {
+	s, err := m.store("stat", u)
+	if err != nil {
+		return "", err
+	}
+	if volumes, ok := s.(Mounter); ok {
+		return volumes.Mount(ctx, u)
+	}
+	return "", nil
+}

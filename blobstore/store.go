@@ -53,6 +53,15 @@ type Store interface {
 	Delete(ctx context.Context, u URI) error
 }
 
+// Mounter is a store of mounted volumes.
+type Mounter interface {
+	// Mount returns the folder at which the volume is mounted that u is on, or will
+	// be; "" where nobody knows. Hard links are within one mount. [ErrContainer]
+	// when there is neither u nor the folder above it, as where a volume is not
+	// mounted.
+	Mount(ctx context.Context, u URI) (string, error)
+}
+
 // Object describes a stored object, or with Dir a folder in a shallow listing.
 type Object struct {
 	URI  URI
@@ -94,6 +103,7 @@ var (
 	ErrPermission   = fs.ErrPermission                              // denied
 	ErrPrecondition = errors.New("the object is not as expected")   // IfAbsent or IfTag not met
 	ErrContainer    = errors.New("no such bucket or container")     // also a volume that is not mounted
+	ErrFull         = errors.New("the volume is full")              // or a quota of it
 	ErrScheme       = errors.New("no store is set up for this URI") // scheme unknown to this Mux
 )
 

@@ -90,7 +90,7 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 		json:        c.Output == "json",
 		log:         log,
 		flinkConf:   conf,
-		store:       c.open(conf),
+		store:       c.open(conf, log),
 		relocations: c.Relocated,
 	}
 	return parsed.Selected().Target.Addr().Interface().(command), env, nil

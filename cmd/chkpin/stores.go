@@ -2,6 +2,8 @@ package main
 
 import (
 	"cmp"
+	"log/slog"
+
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/s3store"
 	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
@@ -37,10 +39,10 @@ func (f storeFlags) flinkConf() (flinkconf.Conf, error) {
 
 // open returns the store of everything that this binary can reach. What is not
 // used is not set up. Flags win over the cluster's configuration.
-func (f storeFlags) open(conf flinkconf.Conf) blobstore.Store {
+func (f storeFlags) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store {
 	s3 := conf.S3()
 	return blobstore.Mux{
-		blobstore.FamilyFile: blobstore.NewFile(),
+		blobstore.FamilyFile: &blobstore.File{Logger: log},
 		blobstore.FamilyS3: s3store.New(s3store.Config{
 			Endpoint:     cmp.Or(f.S3Endpoint, s3.Endpoint),
 			Region:       cmp.Or(f.S3Region, s3.Region),
