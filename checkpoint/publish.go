@@ -36,6 +36,9 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	if err != nil {
 		return err
 	}
+	if len(files) > 0 {
+		t.checkMounts(ctx)
+	}
 	if t.opts.DryRun {
 		t.pinned.Result = ResultWouldPin
 		return nil
@@ -76,6 +79,24 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	}
 	t.collectSometimes(ctx, cur, source)
 	return nil
+}
+
+// checkMounts warns when the pin and the checkpoint are on volumes that are
+// mounted apart: paths on a volume are absolute, so Flink restores only where both
+// are mounted, and there are no hard links from one to the other.
+func (t *tick) checkMounts(ctx context.Context) {
+	mounts, ok := t.store.(blobstore.Mounter)
+	if !ok {
+		return
+	}
+	from, err := mounts.Mount(ctx, t.opts.Relocations.Apply(t.obs.Latest.Path))
+	if err != nil {
+		return // copying says it better
+	}
+	to, err := mounts.Mount(ctx, t.layout.App)
+	if err == nil && from != "" && to != "" && from != to {
+		t.warn("the checkpoint is on the mount %s and the pin on the mount %s: files are copied, not linked, and JobManager and TaskManagers must have both at the same paths", from, to)
+	}
 }
 
 // Warnings says what Flink will refuse or ignore of a checkpoint although every

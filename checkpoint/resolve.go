@@ -42,7 +42,8 @@ func (r Resolved) Args() []string { return []string{"--fromSavepoint", r.Path.St
 // or, when that is missing or damaged, the newest generation that proves.
 //
 // [ErrNoPin] means that nothing was ever pinned, the one case in which starting
-// without state is right. [ErrPinGone] and *[DamagedError] mean that there was
+// without state is right. Where not even the folder above app exists it is not
+// that but [blobstore.ErrContainer], as of a volume that nobody mounted. [ErrPinGone] and *[DamagedError] mean that there was
 // state and it cannot be had; [ErrTooOld] that it is older than MaxAge.
 func Resolve(ctx context.Context, store blobstore.Store, app blobstore.URI, opts ResolveOptions) (Resolved, error) {
 	layout := LayoutOf(opts.Relocations.Apply(app))
@@ -102,6 +103,11 @@ func fallBack(ctx context.Context, store blobstore.Store, l Layout, app blobstor
 		return Resolved{}, err
 	case gone:
 		return Resolved{}, fmt.Errorf("%w: %s", ErrPinGone, app)
+	}
+	if mounts, ok := store.(blobstore.Mounter); ok { // what is not mounted looks empty
+		if _, err := mounts.Mount(ctx, l.App); err != nil {
+			return Resolved{}, err
+		}
 	}
 	return Resolved{}, fmt.Errorf("%w: %s", ErrNoPin, app)
 }

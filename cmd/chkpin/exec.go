@@ -37,7 +37,7 @@ func (c *execCommand) Run(ctx context.Context, env *environment) error {
 	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, c.options(env))
 	switch {
 	case errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart:
-		env.log.Warn(firstStart, "app", c.App.String())
+		env.sayFirstStart(ctx, c.App.URI)
 	case err != nil:
 		return c.explain(err)
 	default:

@@ -18,16 +18,17 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/chkpin/chkpin/blobstore/storetest/volumes"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 	"github.com/chkpin/chkpin/flinkrest/replay"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"chkpin": main})
+	testscript.Main(m, map[string]func(){"chkpin": main, "volume": volumes.Main})
 }
 
-// TestStories runs testdata/script, one story a file. The stories use chkpin itself, what testscript brings, and the
-// commands below. $APP is the application they pin; $WORK/app is its folder.
+// TestStories runs testdata/script, one story a file. The stories use chkpin itself, the program volume (package
+// volumes), what testscript brings, and the commands below. $APP is the application they pin; $WORK/app is its folder.
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
@@ -47,6 +48,7 @@ func TestStories(t *testing.T) {
 			"resize":      resize,
 		},
 		RequireUniqueNames: true,
+		Condition:          condition,
 	})
 }
 
@@ -63,6 +65,14 @@ type story struct {
 type storyKey struct{}
 
 func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
+
+// condition [root]: the user may become any other.
+func condition(name string) (bool, error) {
+	if name != "root" {
+		return false, fmt.Errorf("no condition %q", name)
+	}
+	return os.Getuid() == 0, nil
+}
 
 // usage ends a story that uses a command wrongly.
 func usage(ts *testscript.TestScript, ok bool, text string) {

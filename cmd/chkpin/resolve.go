@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
 )
 
@@ -30,8 +31,17 @@ type resolveCommand struct {
 	restoreChoice
 }
 
-// firstStart is logged, so that a wrong URI or an empty volume leaves a trace.
-const firstStart = "first start: nothing was ever pinned, so nothing is restored"
+// sayFirstStart leaves a trace of a wrong URI or an empty volume. What is mounted
+// at "/" in a container is no volume.
+func (e *environment) sayFirstStart(ctx context.Context, app blobstore.URI) {
+	attrs := []any{"app", app.String()}
+	if mounts, ok := e.store.(blobstore.Mounter); ok {
+		if point, err := mounts.Mount(ctx, e.relocations.Apply(app)); err == nil && point != "" {
+			attrs = append(attrs, "mount", point)
+		}
+	}
+	e.log.Warn("first start: nothing was ever pinned, so nothing is restored", attrs...)
+}
 
 // resolveResult is the JSON of resolve, documented in the README.
 type resolveResult struct {
@@ -74,7 +84,7 @@ func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
 func (c *resolveCommand) resolve(ctx context.Context, env *environment) error {
 	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, c.options(env))
 	if errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart {
-		env.log.Warn(firstStart, "app", c.App.String())
+		env.sayFirstStart(ctx, c.App.URI)
 		return env.print(resolveResult{FirstStart: true}, func(io.Writer) {})
 	}
 	if err != nil {
