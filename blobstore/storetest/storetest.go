@@ -34,6 +34,13 @@ type Options struct {
 	// NoPutBesideDelete: a Put can fail while a Delete empties its folder.
 	NoPutBesideDelete bool
 
+	// Breaks names promises, by their sentences, that the store is known to break.
+	Breaks []string
+
+	// Reader reaches the same objects by the same URIs with code of its own, and
+	// must see what the store holds. It needs only Stat and Open; nil for none.
+	Reader blobstore.Store
+
 	// Objects is how many objects the long listing has; 0 means 2,500, more than
 	// two pages of the services known.
 	Objects int
@@ -67,6 +74,9 @@ func Run(t *testing.T, open func(t *testing.T) (blobstore.Store, blobstore.URI),
 		}
 		t.Run(part.name, func(t *testing.T) {
 			for _, p := range part.promises {
+				if slices.Contains(opts.Breaks, p.says) {
+					continue
+				}
 				t.Run(p.says, func(t *testing.T) {
 					store, root := open(t)
 					p.test(&suite{T: t, store: store, root: root, opts: opts})
@@ -203,6 +213,12 @@ func (s *suite) holds(rel, content string) {
 	require.Equal(s, content, got)
 	require.EqualValues(s, len(content), opened.Size, "size that Open says")
 	require.EqualValues(s, len(content), s.stat(rel).Size, "size that Stat says")
+	if s.opts.Reader != nil {
+		data, obj, err := blobstore.ReadAll(s.Context(), s.opts.Reader, s.at(rel), 0)
+		require.NoError(s, err, "another reader")
+		require.True(s, content == string(data), "%s: another reader sees %d bytes", rel, len(data))
+		require.EqualValues(s, len(content), obj.Size, "size that another reader says")
+	}
 }
 
 // lacks asserts that there is no such object, however one looks.
@@ -212,6 +228,10 @@ func (s *suite) lacks(rel string) {
 	s.fails(err, blobstore.ErrNotExist, "stat", rel)
 	_, _, err = s.store.Open(s.Context(), s.at(rel))
 	s.fails(err, blobstore.ErrNotExist, "open", rel)
+	if s.opts.Reader != nil {
+		_, err := s.opts.Reader.Stat(s.Context(), s.at(rel))
+		require.ErrorIs(s, err, blobstore.ErrNotExist, "another reader")
+	}
 }
 
 // fails asserts that an error says what went wrong with which call on what.

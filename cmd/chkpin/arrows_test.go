@@ -23,6 +23,7 @@ var arrows = map[string]struct {
 	"blobstore":            {"", "", "an importer of the contract gets no SDK"},
 	"blobstore/storetest":  {"blobstore", "github.com/stretchr/ golang.org/x/sync/ go.yaml.in/yaml/", "the suite knows the contract, not the stores"},
 	"blobstore/s3store":    {"blobstore", "github.com/aws/ golang.org/x/sync/", "one SDK, and only who links this store has it"},
+	"blobstore/cdkstore":   {"blobstore", "gocloud.dev/ github.com/google/uuid github.com/googleapis/gax-go/ github.com/go-logr/ github.com/cespare/xxhash/ go.opentelemetry.io/ golang.org/x/ google.golang.org/", "for importers with a bucket of their own: no driver, and the program does without it"},
 	"flinkrest":            {"", "github.com/hashicorp/", "REST knows neither stores nor pins; cmd joins them"},
 	"flinkrest/replay":     {"", "", "it answers recorded bytes and nothing else"},
 	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
