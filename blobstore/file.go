@@ -246,7 +246,7 @@ func (f *File) place(ctx context.Context, temp string, u URI, opts PutOptions) e
 		return err
 	}
 	defer unlock()
-	info, err := os.Stat(u.Path())
+	info, err := statNow(u.Path())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if opts.IfTag != "" {
@@ -258,6 +258,17 @@ func (f *File) place(ctx context.Context, temp string, u URI, opts PutOptions) e
 		return ErrPrecondition
 	}
 	return os.Rename(temp, u.Path())
+}
+
+// statNow is os.Stat for volumes that answer that from a cache: NFS asks its
+// server when a file is opened, and only then (close-to-open consistency, nfs(5)).
+func statNow(path string) (fs.FileInfo, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return os.Stat(path) // it need not be readable
+	}
+	defer file.Close()
+	return file.Stat()
 }
 
 // writeAside makes a synced file with the body in the folder of u.

@@ -61,7 +61,7 @@ func TestFileOnLimitedVolumes(t *testing.T) {
 		"no links or locks": {on(noLinks, noLocks), storetest.Options{NoIfTag: true, NoIfAbsent: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.opts.NameOrFolder, c.opts.Objects = true, 200
+			c.opts.NameOrFolder, c.opts.Objects = true, 50
 			storetest.Run(t, onVolume(c.store), c.opts)
 		})
 	}
