@@ -12,8 +12,9 @@
 //   - PutOptions.IfAbsent is as good as the driver's IfNotExist: gcsblob, s3blob
 //     and azureblob ask the service; memblob is exclusive, as one process has
 //     it; with fileblob two Puts can both succeed.
-//   - Put, Copy and List say no Tag, since drivers do not. The next tick after a
-//     publish reads one file more because of that.
+//   - Drivers do not say the Tag of what they wrote. Put asks for it, and says it
+//     where the service knows the MD5 of what it holds, as proof that nobody wrote
+//     since; Copy and List say none.
 //   - Copy stays within the bucket and is one request of the driver: s3blob
 //     cannot copy more than 5 GiB, fileblob reads and writes every byte.
 //   - Drivers escape some keys: azureblob those with any of " # % ? \ or a slash
@@ -27,9 +28,12 @@
 package cdkstore
 
 import (
+	"bytes"
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"iter"
 	"strings"
@@ -204,38 +208,44 @@ func (s *Store) List(ctx context.Context, dir blobstore.URI, opts blobstore.List
 
 // Put implements [blobstore.Store].
 func (s *Store) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
-	n, err := s.put(ctx, u, body, opts)
+	obj, err := s.put(ctx, u, body, opts)
 	if err != nil {
 		return blobstore.Object{}, failed(ctx, "put", u, err)
 	}
-	return blobstore.Object{URI: u, Size: n}, nil
+	return obj, nil
 }
 
-func (s *Store) put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (int64, error) {
+func (s *Store) put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (obj blobstore.Object, err error) {
 	key, err := s.objectKey(u)
 	if err != nil {
-		return 0, err
+		return obj, err
 	}
 	if opts.IfTag != "" {
 		if err := s.check(ctx, u, opts.IfTag); err != nil {
-			return 0, err
+			return obj, err
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	counted := &reader{ctx: ctx, r: body, cancel: cancel}
+	written := &reader{ctx: ctx, r: body, cancel: cancel, md5: md5.New()}
 	// Upload: with Write and Close, azureblob can panic when the condition fails.
-	err = s.bucket.Upload(ctx, key, counted, &blob.WriterOptions{
+	err = s.bucket.Upload(ctx, key, written, &blob.WriterOptions{
 		ContentType: "application/octet-stream",
 		IfNotExist:  opts.IfAbsent,
 	})
 	switch {
-	case counted.err != nil:
-		return 0, counted.err
+	case written.err != nil:
+		return obj, written.err
 	case gcerrors.Code(err) == gcerrors.FailedPrecondition:
-		return 0, blobstore.ErrPrecondition
+		return obj, blobstore.ErrPrecondition
+	case err != nil:
+		return obj, err
 	}
-	return counted.n, err
+	obj = blobstore.Object{URI: u, Size: written.n}
+	if there, err := s.bucket.Attributes(ctx, key); err == nil && bytes.Equal(there.MD5, written.md5.Sum(nil)) {
+		obj.Tag, obj.ModTime = there.ETag, there.ModTime
+	}
+	return obj, nil
 }
 
 // check looks whether the object is unchanged, if it is allowed to look only.
@@ -250,12 +260,13 @@ func (s *Store) check(ctx context.Context, u blobstore.URI, tag string) error {
 	return err
 }
 
-// reader counts, and makes the upload end without an object when its body or
+// reader counts and digests, and makes the upload end without an object when its body or
 // its context does: some drivers would keep what they have by then.
 type reader struct {
 	ctx    context.Context
 	cancel func()
 	r      io.Reader
+	md5    hash.Hash
 	n      int64
 	err    error
 }
@@ -263,6 +274,7 @@ type reader struct {
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	r.n += int64(n)
+	r.md5.Write(p[:n])
 	if err == io.EOF || err == nil {
 		if ended := r.ctx.Err(); ended != nil {
 			err = ended
