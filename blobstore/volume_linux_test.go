@@ -269,6 +269,10 @@ func TestFileMount(t *testing.T) {
 		assert.Equal(t, here, there)
 		require.NoError(t, os.Mkdir(dir.Join(name).Path(), 0o777))
 	}
+	require.NoError(t, os.Mkdir(dir.Join("secret").Path(), 0o300))
+	there, err := store.Mount(t.Context(), dir.Join("secret/app"))
+	require.NoError(t, err, "the folder need not be readable")
+	assert.Equal(t, here, there)
 	for _, other := range []string{"/proc", "/proc/nothing"} {
 		there, err := store.Mount(t.Context(), blobstore.MustParse("file:"+other))
 		require.NoError(t, err)
@@ -280,7 +284,7 @@ func TestFileMount(t *testing.T) {
 	assert.EqualError(t, err, "stat "+dir.Join("not/mounted/app").String()+
 		": no such bucket or container: there is no folder "+dir.Join("not/mounted").Path())
 	mux := blobstore.Mux{blobstore.FamilyFile: store, blobstore.FamilyMemory: blobstore.NewMemory()}
-	there, err := mux.Mount(t.Context(), dir)
+	there, err = mux.Mount(t.Context(), dir)
 	require.NoError(t, err)
 	assert.Equal(t, here, there)
 	there, err = mux.Mount(t.Context(), blobstore.MustParse("mem://name/app"))

@@ -105,7 +105,7 @@ func fallBack(ctx context.Context, store blobstore.Store, l Layout, app blobstor
 		return Resolved{}, fmt.Errorf("%w: %s", ErrPinGone, app)
 	}
 	if mounts, ok := store.(blobstore.Mounter); ok { // what is not mounted looks empty
-		if _, err := mounts.Mount(ctx, l.App); err != nil {
+		if _, err := mounts.Mount(ctx, l.App); errors.Is(err, blobstore.ErrContainer) {
 			return Resolved{}, err
 		}
 	}

@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) (blobstore.Store, blobstore.URI),
 	if opts.Objects == 0 {
 		opts.Objects = 2500
 	}
+	var promised []string
 	for _, part := range []struct {
 		name     string
 		promises []promise
@@ -69,6 +70,9 @@ func Run(t *testing.T, open func(t *testing.T) (blobstore.Store, blobstore.URI),
 		{"IfAbsent", unless(opts.NoIfAbsent, slices.Concat(ifAbsent, ifAbsentRaces, unless(opts.NoPutBesideDelete, locks)))},
 		{"IfTag", unless(opts.NoIfTag, slices.Concat(ifTag, ifTagRaces))},
 	} {
+		for _, p := range part.promises {
+			promised = append(promised, p.says)
+		}
 		if len(part.promises) == 0 {
 			continue
 		}
@@ -83,6 +87,9 @@ func Run(t *testing.T, open func(t *testing.T) (blobstore.Store, blobstore.URI),
 				})
 			}
 		})
+	}
+	for _, says := range opts.Breaks {
+		assert.Contains(t, promised, says, "a promise that is said to be broken")
 	}
 }
 
