@@ -2,7 +2,7 @@
 //
 // Start with [New], list the jobs with [Client.Jobs], and read a job's newest checkpoint with [Client.Checkpoints].
 //
-// Every call but [Client.Stop] only reads. Calls are bounded by [Config.Timeout], and repeated a few times when the
+// Every call but [Client.Stop] and [Client.Cancel] only reads. Calls are bounded by [Config.Timeout], and repeated a few times when the
 // JobManager refuses connections, drops one, or answers 502, 503 or 504, as it does while it starts or fails over.
 // Nothing is guessed: an answer that is cut off, too large or not a JobManager's is [ErrUnavailable], so that a
 // login page or a wrong port is never mistaken for a cluster without jobs.

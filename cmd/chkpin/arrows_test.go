@@ -26,9 +26,11 @@ var arrows = map[string]struct {
 	"blobstore/cdkstore":   {"blobstore", "gocloud.dev/ github.com/google/uuid github.com/googleapis/gax-go/ github.com/go-logr/ github.com/cespare/xxhash/ go.opentelemetry.io/ golang.org/x/ google.golang.org/", "for importers with a bucket of their own: no driver, and the program does without it"},
 	"flinkrest":            {"", "github.com/hashicorp/", "REST knows neither stores nor pins; cmd joins them"},
 	"flinkrest/replay":     {"", "", "it answers recorded bytes and nothing else"},
+	"vvp":                  {"", "github.com/hashicorp/", "the platform's REST knows nothing of pins; only transition uses it"},
+	"vvp/vvptest":          {"", "", "it answers as the platform is documented to, and nothing else"},
 	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
 	"cmd/chkpin/flinkconf": {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
-	"cmd/chkpin": {"blobstore blobstore/s3store checkpoint checkpoint/metadata flinkrest cmd/chkpin/flinkconf",
+	"cmd/chkpin": {"blobstore blobstore/s3store checkpoint checkpoint/metadata flinkrest vvp cmd/chkpin/flinkconf",
 		"github.com/aws/ go.yaml.in/yaml/ github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/", "the binary holds no test helpers and no samples"},
 }
 

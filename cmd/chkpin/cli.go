@@ -42,6 +42,8 @@ type cli struct {
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
 	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
 	Version versionCommand `cmd:"" help:"Print the version."`
+
+	Transition transitionCommand `cmd:"" help:"Wait until a deployment or job is in a state, then change another's: a scheduler's step."`
 }
 
 // command is what every kong command is here.

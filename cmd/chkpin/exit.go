@@ -14,6 +14,7 @@ import (
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/flinkrest"
+	"github.com/chkpin/chkpin/vvp"
 )
 
 // outcome is one line of the table of exit codes.
@@ -33,7 +34,7 @@ var (
 	ambiguous   = outcome{5, "ambiguous", "several jobs could be meant"}
 	refused     = outcome{6, "refused", "refused: the pin is newer, --max-age, --max-bytes"}
 	held        = outcome{7, "held", "held: the job does not descend from the pin, or the pin is on hold"}
-	unreachable = outcome{8, "unreachable", "JobManager unreachable or answering errors"}
+	unreachable = outcome{8, "unreachable", "JobManager or platform unreachable or answering errors"}
 	denied      = outcome{9, "denied", "storage denied or unreachable"}
 	misused     = outcome{80, "usage", "usage or configuration"}
 	stopped     = outcome{130, "interrupted", "interrupted (143 by SIGTERM)"}
@@ -90,6 +91,10 @@ var verdicts = []verdict{
 	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
 	{damaged, as[*checkpoint.DamagedError], "chkpin verify shows what is wrong"},
 	{unreachable, is(flinkrest.ErrUnavailable), "is the URL right and the JobManager up? The pin was left alone"},
+	{misused, is(vvp.ErrConfig), "chkpin transition --help lists what says how to reach the platform"},
+	{failed, as[*transitionError], ""},
+	{nothing, is(vvp.ErrNotFound), "check the name of the deployment, the namespace, and that this is the platform's address"},
+	{unreachable, is(vvp.ErrUnavailable), "are host and port right, is the platform up, and may this token read and edit deployments?"},
 	{denied, is(blobstore.ErrPermission), "check the rights of the user that chkpin runs as"},
 	{denied, writing, "check that the storage is there and can be written to"},
 	{nothing, is(blobstore.ErrNotExist), "check the URI"},

@@ -23,7 +23,7 @@ func run(args []string) int {
 		signal.Stop(signals) // a second signal ends the process at once
 	}()
 
-	command, env, err := parse(args, os.Stdout, os.Stderr)
+	command, env, err := parse(withCommand(args), os.Stdout, os.Stderr)
 	if err == nil {
 		err = command.Run(ctx, env)
 	}

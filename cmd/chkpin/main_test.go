@@ -21,6 +21,7 @@ import (
 	"github.com/chkpin/chkpin/blobstore/storetest/volumes"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 	"github.com/chkpin/chkpin/flinkrest/replay"
+	"github.com/chkpin/chkpin/vvp/vvptest"
 )
 
 func TestMain(m *testing.M) {
@@ -46,6 +47,7 @@ func TestStories(t *testing.T) {
 			"remember":    remember,
 			"untouched":   untouched,
 			"resize":      resize,
+			"platform":    platformDoes,
 		},
 		RequireUniqueNames: true,
 		Condition:          condition,
@@ -60,6 +62,7 @@ type story struct {
 	silent     atomic.Bool
 	asked      chan struct{} // holds one question that the silent JobManager got
 	remembered map[string][]byte
+	platform   *vvptest.Platform
 }
 
 type storyKey struct{}

@@ -20,11 +20,16 @@ type stopCommand struct {
 	jobChoice
 	tickFlags
 
-	Target        blobstore.URI `placeholder:"URI" env:"CHKPIN_SAVEPOINTS" help:"Folder for the savepoint; by default the cluster's own."`
-	Format        string        `enum:"canonical,native" default:"canonical" env:"CHKPIN_SAVEPOINT_FORMAT" help:"canonical, which every state backend reads, or native, which is faster. Since Flink 1.15."`
-	Drain         bool          `env:"CHKPIN_DRAIN" help:"Let the job finish its work as for good: its windows fire."`
-	AcceptLineage bool          `env:"CHKPIN_ACCEPT_LINEAGE" help:"Pin a run that does not descend from what is pinned."`
-	StopTimeout   time.Duration `default:"10m" env:"CHKPIN_STOP_TIMEOUT" help:"For the savepoint; after it the command fails, though Flink goes on."`
+	savepointFlags
+	AcceptLineage bool `env:"CHKPIN_ACCEPT_LINEAGE" help:"Pin a run that does not descend from what is pinned."`
+}
+
+// savepointFlags say how a job is stopped with a savepoint.
+type savepointFlags struct {
+	Target      blobstore.URI `placeholder:"URI" env:"CHKPIN_SAVEPOINTS" help:"Folder for the savepoint; by default the cluster's own."`
+	Format      string        `enum:"canonical,native" default:"canonical" env:"CHKPIN_SAVEPOINT_FORMAT" help:"canonical, which every state backend reads, or native, which is faster. Since Flink 1.15."`
+	Drain       bool          `env:"CHKPIN_DRAIN" help:"Let the job finish its work as for good: its windows fire."`
+	StopTimeout time.Duration `default:"10m" env:"CHKPIN_STOP_TIMEOUT" help:"For the savepoint; after it the command fails, though Flink goes on."`
 }
 
 // savepointInterval is how often the JobManager is asked how far it is.
@@ -82,7 +87,7 @@ func (c *stopCommand) stopAndPin(ctx context.Context, env *environment) (checkpo
 		return p, err
 	}
 	env.note("stopping job %s with a savepoint", p.JobID)
-	location, err := c.stop(ctx, client, p.JobID)
+	location, err := c.savepointFlags.stop(ctx, client, p.JobID)
 	if err != nil {
 		return p, err
 	}
@@ -123,13 +128,13 @@ func (e *environment) note(format string, args ...any) {
 }
 
 // stop returns where the savepoint is once the job has stopped.
-func (c *stopCommand) stop(ctx context.Context, client *flinkrest.Client, jobID string) (string, error) {
-	limited, cancel := context.WithTimeout(ctx, c.StopTimeout)
+func (f savepointFlags) stop(ctx context.Context, client *flinkrest.Client, jobID string) (string, error) {
+	limited, cancel := context.WithTimeout(ctx, f.StopTimeout)
 	defer cancel()
 	trigger, err := client.Stop(limited, jobID, flinkrest.StopOptions{
-		TargetDirectory: c.Target.String(),
-		Drain:           c.Drain,
-		Format:          flinkrest.SavepointFormat(strings.ToUpper(c.Format)),
+		TargetDirectory: f.Target.String(),
+		Drain:           f.Drain,
+		Format:          flinkrest.SavepointFormat(strings.ToUpper(f.Format)),
 	})
 	if err != nil {
 		return "", err
@@ -140,7 +145,7 @@ func (c *stopCommand) stop(ctx context.Context, client *flinkrest.Client, jobID 
 		savepoint, err := client.Savepoint(limited, jobID, trigger)
 		switch {
 		case limited.Err() != nil && ctx.Err() == nil:
-			return "", unsettled(jobID, &savepointError{jobID, fmt.Sprintf("not complete after %s", c.StopTimeout)})
+			return "", unsettled(jobID, &savepointError{jobID, fmt.Sprintf("not complete after %s", f.StopTimeout)})
 		case err != nil:
 			return "", unsettled(jobID, err)
 		case savepoint.Done && savepoint.Location == "":
