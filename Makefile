@@ -47,5 +47,16 @@ bench: tools build ## ratios against yardsticks measured in the same run; minute
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./checkpoint/metadata
 	$(GO) run ./cmd/chkpin/bench build/chkpin
 
+AIRFLOW := $(CACHE)/airflow-3.3.2
+
+.PHONY: airflow
+airflow: build $(AIRFLOW)/.installed ## a real Airflow parses the DAG in manifests/airflow; half a GB once, then cached
+	PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=$(AIRFLOW)/home AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING $(AIRFLOW)/bin/python manifests/airflow/check.py build/chkpin
+
+$(AIRFLOW)/.installed: manifests/airflow/requirements.lock
+	python3 -m venv --clear $(AIRFLOW)
+	$(AIRFLOW)/bin/pip install --quiet --only-binary :all: --requirement $<
+	touch $@
+
 clean:
 	rm -rf build

@@ -48,6 +48,7 @@ func TestStories(t *testing.T) {
 			"untouched":   untouched,
 			"resize":      resize,
 			"platform":    platformDoes,
+			"cluster":     clusterDoes,
 		},
 		RequireUniqueNames: true,
 		Condition:          condition,
@@ -63,6 +64,7 @@ type story struct {
 	asked      chan struct{} // holds one question that the silent JobManager got
 	remembered map[string][]byte
 	platform   *vvptest.Platform
+	cluster    *cluster
 }
 
 type storyKey struct{}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -229,7 +228,7 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 	r.Request = string(desired)
 
 	var target vvp.Deployment
-	r.Attempts, err = c.await(ctx, env, awaiting{string(awaited), &r.Monitor, func(ctx context.Context) (bool, error) {
+	r.Attempts, err = c.await(ctx, env, awaiting{state: string(awaited), of: &r.Monitor, look: func(ctx context.Context) (bool, error) {
 		d, err := client.Deployment(ctx, c.VVPNamespace, c.MonitorDeployment)
 		if err != nil {
 			return false, err
@@ -269,7 +268,7 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 // time.
 func (c *transitionCommand) awaitTriggered(ctx context.Context, env *environment, client *vvp.Client, before vvp.Deployment, desired vvp.State, r *transitionResult) error {
 	moved := r.Result == resultUnchanged
-	_, err := c.await(ctx, env, awaiting{string(desired), &r.Trigger, func(ctx context.Context) (bool, error) {
+	_, err := c.await(ctx, env, awaiting{state: string(desired), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
 		d, err := client.Deployment(ctx, c.VVPNamespace, c.TriggerDeployment)
 		if err != nil {
 			return false, err
@@ -305,18 +304,20 @@ func failedInstead(s sighting, awaited string) error {
 
 // awaiting is a state that something is to come to.
 type awaiting struct {
-	state string
-	of    *sighting
-	look  func(context.Context) (reached bool, err error)
+	state    string
+	of       *sighting
+	look     func(context.Context) (reached bool, err error)
+	starting bool // who is asked may not be up yet
 }
 
 // await looks until the state is reached or an error ends it. A job may yet be
-// submitted, and who has answered before may fail to for a while: a platform is
-// updated, a JobManager fails over.
+// submitted, a JobManager be started, and who has answered before may fail to for
+// a while: a platform is updated, a JobManager fails over. A platform that never
+// answered is probably elsewhere.
 func (p patience) await(ctx context.Context, env *environment, a awaiting) (attempts int, err error) {
 	ticker := time.NewTicker(time.Duration(p.Interval))
 	defer ticker.Stop()
-	answered, shown := false, ""
+	answered, shown := a.starting, ""
 	for attempt := 1; ; attempt++ {
 		reached, err := a.look(ctx)
 		switch {
@@ -334,7 +335,7 @@ func (p patience) await(ctx context.Context, env *environment, a awaiting) (atte
 			return attempt, transitionErrorf("--attempts and --interval (VVP_MONITOR_COUNT, VVP_MONITOR_DURATION) say how long to wait",
 				"%s is %s, not %s, after %d attempts, one every %s", a.of, a.of.State, a.state, attempt, time.Duration(p.Interval))
 		}
-		now := fmt.Sprintf("%s is %s, waiting for %s", a.of, cmp.Or(a.of.State, "not there"), a.state)
+		now := fmt.Sprintf("%s is %s, waiting for %s", a.of, a.of.State, a.state)
 		if err != nil {
 			now = fmt.Sprintf("%v; trying again", err)
 		}

@@ -60,7 +60,7 @@ func (c *transitionCommand) onJobManagers(ctx context.Context, env *environment)
 		}
 	}
 
-	r.Attempts, err = c.await(ctx, env, awaiting{string(awaited), &r.Monitor, func(ctx context.Context) (bool, error) {
+	r.Attempts, err = c.await(ctx, env, awaiting{starting: true, state: string(awaited), of: &r.Monitor, look: func(ctx context.Context) (bool, error) {
 		job, err := newestJob(ctx, monitor, c.MonitorJob)
 		if err != nil {
 			return false, aboutJob(err, "--monitor-job")
@@ -121,7 +121,7 @@ func (c *transitionCommand) act(ctx context.Context, env *environment, client *f
 	if !c.Wait {
 		return nil
 	}
-	_, err = c.await(ctx, env, awaiting{string(flinkrest.Canceled), &r.Trigger, func(ctx context.Context) (bool, error) {
+	_, err = c.await(ctx, env, awaiting{state: string(flinkrest.Canceled), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
 		now, err := newestJob(ctx, client, job.ID)
 		if errors.Is(err, flinkrest.ErrUnavailable) {
 			// In application mode the JobManager ends with its job, which is all that can be known.

@@ -1,13 +1,23 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
+	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/chkpin/chkpin/vvp/vvptest"
 )
@@ -51,4 +61,157 @@ func platformDoes(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("it was asked for %q", got)
 		}
 	}
+}
+
+// clusterDoes is what happens at a JobManager that takes requests, unlike the one of jobmanager:
+//
+//	cluster start                   it runs at $CLUSTER
+//	cluster has ID NAME STATE…      a job that is in a state, and comes to the others in turn
+//	cluster fails TEXT              savepoints fail so
+//	cluster was asked [CHANGE…]     exactly these changes came so far, each "cancel ID" or "stop ID"
+//	cluster stop
+func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
+	s := storyOf(ts)
+	least := map[string]int{"start": 1, "has": 4, "fails": 2, "was": 2, "stop": 1}
+	usage(ts, !neg && len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]], "cluster start|has|fails|was asked|stop …")
+	switch args[0] {
+	case "start":
+		s.cluster = &cluster{}
+		s.cluster.server = httptest.NewServer(s.cluster)
+		ts.Defer(s.cluster.server.Close)
+		ts.Setenv("CLUSTER", s.cluster.server.URL)
+	case "has":
+		s.cluster.jobs = append(s.cluster.jobs, &clusterJob{id: args[1], name: args[2], states: args[3:]})
+	case "fails":
+		s.cluster.failure = args[1]
+	case "was":
+		if !slices.Equal(s.cluster.asked, args[2:]) {
+			ts.Fatalf("it was asked for %q", s.cluster.asked)
+		}
+	case "stop":
+		s.cluster.server.Close()
+	}
+}
+
+// cluster is a JobManager whose jobs can be stopped and cancelled. Questions come one after the other.
+type cluster struct {
+	server  *httptest.Server
+	jobs    []*clusterJob
+	failure string
+	asked   []string
+}
+
+type clusterJob struct {
+	id, name string
+	states   []string // that it is in and comes to, one a question
+}
+
+// ServeHTTP answers as Flink 2.3.0 does.
+func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	job, below, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/jobs/"), "/")
+	switch {
+	case r.URL.Path == "/config":
+		io.WriteString(w, `{"flink-version":"2.3.0","flink-revision":"x"}`)
+	case r.URL.Path == "/jobs/overview":
+		c.overview(w)
+	case r.Method == http.MethodPatch:
+		c.end("cancel", job, "CANCELLING", "CANCELED")
+		w.WriteHeader(http.StatusAccepted)
+		io.WriteString(w, `{}`)
+	case below == "stop":
+		if c.failure == "" {
+			c.end("stop", job, "FINISHED")
+		}
+		w.WriteHeader(http.StatusAccepted)
+		io.WriteString(w, `{"request-id":"0123"}`)
+	case c.failure != "":
+		fmt.Fprintf(w, `{"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"class":"x.E","stack-trace":%q}}}`, c.failure)
+	default:
+		fmt.Fprintf(w, `{"status":{"id":"COMPLETED"},"operation":{"location":"file:/savepoints/savepoint-%.6s-1"}}`, job)
+	}
+}
+
+func (c *cluster) overview(w io.Writer) {
+	lines := []string{}
+	for i, j := range c.jobs {
+		lines = append(lines, fmt.Sprintf(`{"jid":%q,"name":%q,"state":%q,"start-time":%d}`, j.id, j.name, j.states[0], i+1))
+		if len(j.states) > 1 {
+			j.states = j.states[1:]
+		}
+	}
+	fmt.Fprintf(w, `{"jobs":[%s]}`, strings.Join(lines, ","))
+}
+
+func (c *cluster) end(how, id string, states ...string) {
+	c.asked = append(c.asked, how+" "+id)
+	for _, j := range c.jobs {
+		if j.id == id {
+			j.states = states
+		}
+	}
+}
+
+// The manifests of Argo Workflows and of CronJobs hold whole steps: chkpin takes their arguments, and knows their
+// variables.
+func TestTransitionManifests(t *testing.T) {
+	argo := document(t, "../../manifests/argo/streaming-makes-way.yaml")
+	spec := argo["spec"].(map[string]any)["workflowSpec"].(map[string]any)
+	templates := spec["templates"].([]any)
+	var steps [][]string
+	for _, group := range templates[0].(map[string]any)["steps"].([]any) {
+		require.Len(t, group, 1, "steps follow each other")
+		arguments := group.([]any)[0].(map[string]any)["arguments"].(map[string]any)
+		var step []string
+		for _, p := range arguments["parameters"].([]any) {
+			step = append(step, p.(map[string]any)["value"].(string))
+		}
+		steps = append(steps, step)
+	}
+	assert.Equal(t, [][]string{
+		{"streaming", "RUNNING", "streaming", "SUSPENDED"},
+		{"streaming", "SUSPENDED", "batch", "RUNNING"},
+		{"batch", "FINISHED", "batch", "CANCELLED"},
+		{"batch", "CANCELLED", "streaming", "RUNNING"},
+	}, steps)
+	step := stepOf(t, templates[1].(map[string]any)["container"])
+	assert.Equal(t, "{{inputs.parameters.monitor}} {{inputs.parameters.monitor-state}} {{inputs.parameters.trigger}} {{inputs.parameters.trigger-state}}",
+		strings.Join([]string{step.MonitorDeployment, step.MonitorState, step.TriggerDeployment, step.TriggerState}, " "))
+	assert.Equal(t, patience{Attempts: 360, Interval: millis(10 * time.Second)}, step.patience)
+
+	step = stepOf(t, containerOf(document(t, "../../manifests/transition.yaml")))
+	assert.Equal(t, "streaming RUNNING streaming SUSPENDED",
+		strings.Join([]string{step.MonitorDeployment, step.MonitorState, step.TriggerDeployment, step.TriggerState}, " "))
+	step = stepOf(t, containerOf(document(t, "../../manifests/transition-flink.yaml")))
+	assert.Equal(t, "true RUNNING stop", fmt.Sprint(step.Flink, " ", step.MonitorState, " ", step.Action))
+}
+
+func document(t *testing.T, path string) (content map[string]any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(data, &content), path)
+	return content
+}
+
+// containerOf is the only container of a CronJob.
+func containerOf(node any) any {
+	for _, key := range []string{"spec", "jobTemplate", "spec", "template", "spec", "containers"} {
+		node = node.(map[string]any)[key]
+	}
+	return node.([]any)[0]
+}
+
+// stepOf is what chkpin makes of a container's arguments and variables.
+func stepOf(t *testing.T, container any) *transitionCommand {
+	t.Helper()
+	variables, _ := container.(map[string]any)["env"].([]any)
+	for _, v := range variables {
+		v := v.(map[string]any)
+		if value, ok := v["value"].(string); ok {
+			t.Setenv(v["name"].(string), value)
+		}
+	}
+	command, _, err := parse(words(container.(map[string]any)["args"]), io.Discard, io.Discard)
+	require.NoError(t, err)
+	return command.(*transitionCommand)
 }
