@@ -68,10 +68,13 @@ type Config struct {
 // Client speaks to one platform. It is safe for concurrent use.
 type Client struct {
 	base      *url.URL
-	http      *retryablehttp.Client
+	http      *http.Client
 	timeout   time.Duration
+	retries   int
+	retryWait time.Duration
 	token     string
 	tokenFile string
+	log       *slog.Logger
 }
 
 // New checks the settings and reads the files they name, without calling the platform. Its errors are [ErrConfig].
@@ -98,16 +101,8 @@ func New(config Config) (*Client, error) {
 		}
 	}
 	c := &Client{
-		base:      base,
-		timeout:   cmp.Or(config.Timeout, defaultTimeout),
-		token:     config.Token,
-		tokenFile: config.TokenFile,
-	}
-	if _, err := c.authorization(); err != nil {
-		return nil, err
-	}
-	c.http = &retryablehttp.Client{
-		HTTPClient: &http.Client{
+		base: base,
+		http: &http.Client{
 			Transport: &http.Transport{
 				Proxy:               http.ProxyFromEnvironment,
 				DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
@@ -119,26 +114,21 @@ func New(config Config) (*Client, error) {
 			// Following a redirect would turn PATCH into GET, and a login page into an answer.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		RetryMax:     max(cmp.Or(config.Retries, defaultRetries), 0),
-		RetryWaitMin: cmp.Or(config.RetryWait, defaultRetryWait),
-		RetryWaitMax: max(config.RetryWait, longestRetryWait),
-		CheckRetry:   retryablehttp.DefaultRetryPolicy,
-		Backoff:      retryablehttp.DefaultBackoff,
-		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+		timeout:   cmp.Or(config.Timeout, defaultTimeout),
+		retries:   max(cmp.Or(config.Retries, defaultRetries), 0),
+		retryWait: cmp.Or(config.RetryWait, defaultRetryWait),
+		token:     config.Token,
+		tokenFile: config.TokenFile,
+		log:       config.Logger,
 	}
-	if log := config.Logger; log != nil {
-		c.http.RequestLogHook = func(_ retryablehttp.Logger, request *http.Request, retry int) {
-			if retry > 0 {
-				log.DebugContext(request.Context(), "platform call failed, trying again",
-					"method", request.Method, "url", request.URL.String(), "attempt", retry+1)
-			}
-		}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if _, err := c.authorization(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
-
-// URL is the root that the client calls.
-func (c *Client) URL() string { return c.base.String() }
 
 func parseURL(text string) (*url.URL, error) {
 	if strings.ContainsAny(text, "@?#") {
@@ -199,7 +189,7 @@ func (c *Client) call(ctx context.Context, method string, at *url.URL, body, ans
 		request.Header.Set("Authorization", authorization)
 	}
 
-	response, err := c.http.Do(request)
+	response, err := c.retrier(call).Do(request)
 	if response != nil {
 		defer response.Body.Close()
 		err = read(response, answer)
@@ -209,12 +199,39 @@ func (c *Client) call(ctx context.Context, method string, at *url.URL, body, ans
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s %s: %w", call.Method, call.URL, ctx.Err())
+	case limited.Err() != nil && call.Err != nil:
+		call.Err = fmt.Errorf("no usable answer within %s, last: %w", c.timeout, call.Err)
 	case limited.Err() != nil:
-		call.Err = fmt.Errorf("no usable answer within %s", c.timeout)
+		call.Err = fmt.Errorf("no answer within %s", c.timeout)
 	default:
 		call.Err = withoutURL(err)
 	}
 	return call
+}
+
+// retrier repeats one call while that can help, and notes in it what went wrong last.
+func (c *Client) retrier(call *CallError) *retryablehttp.Client {
+	return &retryablehttp.Client{
+		HTTPClient:   c.http,
+		RetryMax:     c.retries,
+		RetryWaitMin: c.retryWait,
+		RetryWaitMax: max(c.retryWait, longestRetryWait),
+		Backoff:      retryablehttp.DefaultBackoff,
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+		CheckRetry: func(ctx context.Context, response *http.Response, err error) (bool, error) {
+			again, checkErr := retryablehttp.DefaultRetryPolicy(ctx, response, err)
+			switch {
+			case !again:
+				return false, checkErr
+			case err != nil:
+				call.Err = withoutURL(err)
+			default:
+				call.Err = &StatusError{Code: response.StatusCode}
+			}
+			c.log.DebugContext(ctx, "platform call failed", "method", call.Method, "url", call.URL, "error", call.Err)
+			return true, nil
+		},
+	}
 }
 
 // withoutURL drops the layer of net/http that repeats the URL.

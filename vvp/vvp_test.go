@@ -102,6 +102,19 @@ func TestRetries(t *testing.T) {
 	assert.EqualValues(t, 7, calls.Load())
 }
 
+// What went wrong is told when time runs out, too.
+func TestTimeout(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(server.Close)
+	client, err := vvp.New(vvp.Config{URL: server.URL, Timeout: 50 * time.Millisecond, RetryWait: time.Minute})
+	require.NoError(t, err)
+	_, err = client.Deployment(t.Context(), "default", "orders")
+	require.ErrorIs(t, err, vvp.ErrUnavailable)
+	assert.ErrorContains(t, err, "no usable answer within 50ms, last: 503 Service Unavailable")
+}
+
 // Nothing but a platform's answer counts, whatever its status.
 func TestAnswersOfOthers(t *testing.T) {
 	for name, c := range map[string]struct {

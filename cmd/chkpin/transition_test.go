@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/chkpin/chkpin/vvp"
 	"github.com/chkpin/chkpin/vvp/vvptest"
 )
 
@@ -149,6 +151,32 @@ func (c *cluster) end(how, id string, states ...string) {
 			j.states = states
 		}
 	}
+}
+
+// Who has answered may fail to for a while; a platform that never answered is not waited for.
+func TestAwaitBearsOutages(t *testing.T) {
+	down := &vvp.CallError{Method: "GET", URL: "http://platform", Err: io.EOF}
+	await := func(outcomes ...error) (int, error) {
+		state := sighting{Name: "orders", State: "TRANSITIONING"}
+		p := patience{Attempts: len(outcomes), Interval: millis(time.Millisecond)}
+		env := &environment{stderr: io.Discard}
+		return p.await(t.Context(), env, awaiting{state: "RUNNING", of: &state, look: func(context.Context) (bool, error) {
+			err := outcomes[0]
+			outcomes = outcomes[1:]
+			return err == nil && len(outcomes) == 0, err
+		}})
+	}
+	attempts, err := await(nil, down, down, nil)
+	require.NoError(t, err)
+	assert.Equal(t, 4, attempts)
+
+	attempts, err = await(nil, down, down)
+	require.ErrorIs(t, err, vvp.ErrUnavailable)
+	assert.Equal(t, 3, attempts)
+
+	attempts, err = await(down, nil)
+	require.ErrorIs(t, err, vvp.ErrUnavailable)
+	assert.Equal(t, 1, attempts)
 }
 
 // The manifests of Argo Workflows and of CronJobs hold whole steps: chkpin takes their arguments, and knows their
