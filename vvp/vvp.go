@@ -3,7 +3,7 @@
 // Start with [New], read a deployment with [Client.Deployment], change what it should be with [Client.SetState].
 //
 // The platform's server is not public. What is used of it comes from its public documentation: the page "REST API" of
-// releases 2.0 to 2.14 (deployments are addressed by name below /api/v1/namespaces/{namespace}/deployments) and "API
+// releases 2.x (deployments are addressed by name below /api/v1/namespaces/{namespace}/deployments) and "API
 // Tokens" (bearer authentication), and the OpenAPI description of the Application Manager 2.1.0 (the states, PATCH with
 // application/json, the answers 200, 204, 401, 403 and 404).
 package vvp

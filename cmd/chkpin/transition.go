@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -227,7 +228,6 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 	}
 	r.Request = string(desired)
 
-	var target vvp.Deployment
 	r.Attempts, err = c.await(ctx, env, awaiting{state: string(awaited), of: &r.Monitor, look: func(ctx context.Context) (bool, error) {
 		d, err := client.Deployment(ctx, c.VVPNamespace, c.MonitorDeployment)
 		if err != nil {
@@ -241,7 +241,8 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 	if err != nil {
 		return r, err
 	}
-	if target, err = client.Deployment(ctx, c.VVPNamespace, c.TriggerDeployment); err != nil {
+	target, err := client.Deployment(ctx, c.VVPNamespace, c.TriggerDeployment)
+	if err != nil {
 		return r, err
 	}
 	r.Trigger.State = string(target.State)
@@ -252,7 +253,7 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 		}
 		r.Result = resultTriggered
 	case target.Stuck():
-		return r, transitionErrorf("set it to CANCELLED first, as by another step",
+		return r, transitionErrorf("ask for another state in between, such as CANCELLED before RUNNING",
 			"%s is %s although its desired state is %s: asking for that again has no effect", r.Trigger, target.State, desired)
 	default:
 		r.Result = resultUnchanged
@@ -298,7 +299,7 @@ func failedInstead(s sighting, awaited string) error {
 	if s.State != string(vvp.Failed) || awaited == s.State { // Flink spells it so, too
 		return nil
 	}
-	return transitionErrorf("nothing was changed after that; find out why it failed",
+	return transitionErrorf("find out why it failed: its events and the log of its job say more",
 		"%s is FAILED, and waiting does not make it %s", s, awaited)
 }
 
@@ -325,7 +326,7 @@ func (p patience) await(ctx context.Context, env *environment, a awaiting) (atte
 			return attempt, nil
 		case err == nil || as[*noJobError](err):
 			answered = true
-		case !answered || !unavailable(err):
+		case !answered || !mayRecover(err):
 			return attempt, err
 		}
 		if attempt == p.Attempts && err != nil {
@@ -351,7 +352,18 @@ func (p patience) await(ctx context.Context, env *environment, a awaiting) (atte
 	}
 }
 
-// unavailable: no usable answer came.
-func unavailable(err error) bool {
+// mayRecover reports whether who gave no usable answer may give one later. Who
+// refuses goes on refusing.
+func mayRecover(err error) bool {
+	code := 0
+	if status, ok := errors.AsType[*vvp.StatusError](err); ok {
+		code = status.Code
+	}
+	if status, ok := errors.AsType[*flinkrest.StatusError](err); ok {
+		code = status.Code
+	}
+	if code == http.StatusUnauthorized || code == http.StatusForbidden {
+		return false
+	}
 	return errors.Is(err, vvp.ErrUnavailable) || errors.Is(err, flinkrest.ErrUnavailable)
 }

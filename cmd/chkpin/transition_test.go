@@ -177,6 +177,11 @@ func TestAwaitBearsOutages(t *testing.T) {
 	attempts, err = await(down, nil)
 	require.ErrorIs(t, err, vvp.ErrUnavailable)
 	assert.Equal(t, 1, attempts)
+
+	refused := &vvp.CallError{Method: "GET", URL: "http://platform", Err: &vvp.StatusError{Code: http.StatusForbidden}}
+	attempts, err = await(nil, refused, nil)
+	require.ErrorIs(t, err, vvp.ErrUnavailable)
+	assert.Equal(t, 2, attempts)
 }
 
 // The manifests of Argo Workflows and of CronJobs hold whole steps: chkpin takes their arguments, and knows their
