@@ -123,8 +123,8 @@ func (c *transitionCommand) act(ctx context.Context, env *environment, client *f
 	}
 	_, err = c.await(ctx, env, awaiting{state: string(flinkrest.Canceled), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
 		now, err := newestJob(ctx, client, job.ID)
-		if errors.Is(err, flinkrest.ErrUnavailable) {
-			// In application mode the JobManager ends with its job, which is all that can be known.
+		if errors.Is(err, flinkrest.ErrUnavailable) && !as[*flinkrest.StatusError](err) {
+			// In application mode the JobManager ends with its job, and this is all that can be known.
 			r.Warnings = append(r.Warnings, fmt.Sprintf("the JobManager went away after it took the request: %v", err))
 			return true, nil
 		}

@@ -70,12 +70,13 @@ func platformDoes(ts *testscript.TestScript, neg bool, args []string) {
 //	cluster start                   it runs at $CLUSTER
 //	cluster has ID NAME STATE…      a job that is in a state, and comes to the others in turn
 //	cluster fails TEXT              savepoints fail so
+//	cluster ends                    with the job that is cancelled, as in application mode
 //	cluster was asked [CHANGE…]     exactly these changes came so far, each "cancel ID" or "stop ID"
 //	cluster stop
 func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
 	s := storyOf(ts)
-	least := map[string]int{"start": 1, "has": 4, "fails": 2, "was": 2, "stop": 1}
-	usage(ts, !neg && len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]], "cluster start|has|fails|was asked|stop …")
+	least := map[string]int{"start": 1, "has": 4, "fails": 2, "ends": 1, "was": 2, "stop": 1}
+	usage(ts, !neg && len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]], "cluster start|has|fails|ends|was asked|stop …")
 	switch args[0] {
 	case "start":
 		s.cluster = &cluster{}
@@ -86,6 +87,8 @@ func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
 		s.cluster.jobs = append(s.cluster.jobs, &clusterJob{id: args[1], name: args[2], states: args[3:]})
 	case "fails":
 		s.cluster.failure = args[1]
+	case "ends":
+		s.cluster.ends = true
 	case "was":
 		if !slices.Equal(s.cluster.asked, args[2:]) {
 			ts.Fatalf("it was asked for %q", s.cluster.asked)
@@ -100,6 +103,7 @@ type cluster struct {
 	server  *httptest.Server
 	jobs    []*clusterJob
 	failure string
+	ends    bool
 	asked   []string
 }
 
@@ -110,6 +114,9 @@ type clusterJob struct {
 
 // ServeHTTP answers as Flink 2.3.0 does.
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if c.ends && len(c.asked) > 0 {
+		panic(http.ErrAbortHandler) // drops the connection
+	}
 	job, below, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/jobs/"), "/")
 	switch {
 	case r.URL.Path == "/config":
