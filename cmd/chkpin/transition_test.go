@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ func platformDoes(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]], "platform start|has|runs|fails|was asked …")
 	switch args[0] {
 	case "start":
-		s.platform = &vvptest.Platform{Namespace: "default", Runs: map[string][]string{}}
+		s.platform = &vvptest.Platform{Namespace: "default"}
 		if len(args) > 1 {
 			s.platform.Token = args[1]
 		}
@@ -53,7 +54,7 @@ func platformDoes(ts *testscript.TestScript, neg bool, args []string) {
 	case "has":
 		s.platform.Add(args[1], args[2:]...)
 	case "runs":
-		s.platform.Runs[args[1]] = args[2:]
+		s.platform.Run(args[1], args[2:]...)
 	case "fails":
 		status, err := strconv.Atoi(args[1])
 		ts.Check(err)
@@ -83,6 +84,14 @@ func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
 		s.cluster.server = httptest.NewServer(s.cluster)
 		ts.Defer(s.cluster.server.Close)
 		ts.Setenv("CLUSTER", s.cluster.server.URL)
+		return
+	case "stop":
+		s.cluster.server.Close()
+		return
+	}
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	switch args[0] {
 	case "has":
 		s.cluster.jobs = append(s.cluster.jobs, &clusterJob{id: args[1], name: args[2], states: args[3:]})
 	case "fails":
@@ -93,14 +102,14 @@ func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
 		if !slices.Equal(s.cluster.asked, args[2:]) {
 			ts.Fatalf("it was asked for %q", s.cluster.asked)
 		}
-	case "stop":
-		s.cluster.server.Close()
 	}
 }
 
-// cluster is a JobManager whose jobs can be stopped and cancelled. Questions come one after the other.
+// cluster is a JobManager whose jobs can be stopped and cancelled.
 type cluster struct {
-	server  *httptest.Server
+	server *httptest.Server
+
+	mu      sync.Mutex
 	jobs    []*clusterJob
 	failure string
 	ends    bool
@@ -114,6 +123,8 @@ type clusterJob struct {
 
 // ServeHTTP answers as Flink 2.3.0 does.
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.ends && len(c.asked) > 0 {
 		panic(http.ErrAbortHandler) // drops the connection
 	}
@@ -194,35 +205,40 @@ func TestAwaitBearsOutages(t *testing.T) {
 // The manifests of Argo Workflows and of CronJobs hold whole steps: chkpin takes their arguments, and knows their
 // variables.
 func TestTransitionManifests(t *testing.T) {
-	argo := document(t, "../../manifests/argo/streaming-makes-way.yaml")
-	spec := argo["spec"].(map[string]any)["workflowSpec"].(map[string]any)
-	templates := spec["templates"].([]any)
-	var steps [][]string
-	for _, group := range templates[0].(map[string]any)["steps"].([]any) {
-		require.Len(t, group, 1, "steps follow each other")
-		arguments := group.([]any)[0].(map[string]any)["arguments"].(map[string]any)
-		var step []string
-		for _, p := range arguments["parameters"].([]any) {
-			step = append(step, p.(map[string]any)["value"].(string))
+	t.Run("Argo", func(t *testing.T) {
+		argo := document(t, "../../manifests/argo/streaming-makes-way.yaml")
+		spec := argo["spec"].(map[string]any)["workflowSpec"].(map[string]any)
+		templates := spec["templates"].([]any)
+		var steps [][]string
+		for _, group := range templates[0].(map[string]any)["steps"].([]any) {
+			require.Len(t, group, 1, "steps follow each other")
+			arguments := group.([]any)[0].(map[string]any)["arguments"].(map[string]any)
+			var step []string
+			for _, p := range arguments["parameters"].([]any) {
+				step = append(step, p.(map[string]any)["value"].(string))
+			}
+			steps = append(steps, step)
 		}
-		steps = append(steps, step)
-	}
-	assert.Equal(t, [][]string{
-		{"streaming", "RUNNING", "streaming", "SUSPENDED"},
-		{"streaming", "SUSPENDED", "batch", "RUNNING"},
-		{"batch", "FINISHED", "batch", "CANCELLED"},
-		{"batch", "CANCELLED", "streaming", "RUNNING"},
-	}, steps)
-	step := stepOf(t, templates[1].(map[string]any)["container"])
-	assert.Equal(t, "{{inputs.parameters.monitor}} {{inputs.parameters.monitor-state}} {{inputs.parameters.trigger}} {{inputs.parameters.trigger-state}}",
-		strings.Join([]string{step.MonitorDeployment, step.MonitorState, step.TriggerDeployment, step.TriggerState}, " "))
-	assert.Equal(t, patience{Attempts: 360, Interval: millis(10 * time.Second)}, step.patience)
-
-	step = stepOf(t, containerOf(document(t, "../../manifests/transition.yaml")))
-	assert.Equal(t, "streaming RUNNING streaming SUSPENDED",
-		strings.Join([]string{step.MonitorDeployment, step.MonitorState, step.TriggerDeployment, step.TriggerState}, " "))
-	step = stepOf(t, containerOf(document(t, "../../manifests/transition-flink.yaml")))
-	assert.Equal(t, "true RUNNING stop", fmt.Sprint(step.Flink, " ", step.MonitorState, " ", step.Action))
+		assert.Equal(t, [][]string{
+			{"streaming", "RUNNING", "streaming", "SUSPENDED"},
+			{"streaming", "SUSPENDED", "batch", "RUNNING"},
+			{"batch", "FINISHED", "batch", "CANCELLED"},
+			{"batch", "CANCELLED", "streaming", "RUNNING"},
+		}, steps)
+		step := stepOf(t, templates[1].(map[string]any)["container"])
+		assert.Equal(t, "{{inputs.parameters.monitor}} {{inputs.parameters.monitor-state}} {{inputs.parameters.trigger}} {{inputs.parameters.trigger-state}}",
+			strings.Join([]string{step.MonitorDeployment, step.MonitorState, step.TriggerDeployment, step.TriggerState}, " "))
+		assert.Equal(t, patience{Attempts: 360, Interval: millis(10 * time.Second)}, step.patience)
+	})
+	t.Run("CronJob", func(t *testing.T) {
+		step := stepOf(t, containerOf(document(t, "../../manifests/transition.yaml")))
+		assert.Equal(t, "streaming RUNNING streaming SUSPENDED",
+			strings.Join([]string{step.MonitorDeployment, step.MonitorState, step.TriggerDeployment, step.TriggerState}, " "))
+	})
+	t.Run("CronJob without a platform", func(t *testing.T) {
+		step := stepOf(t, containerOf(document(t, "../../manifests/transition-flink.yaml")))
+		assert.Equal(t, "true RUNNING stop", fmt.Sprint(step.Flink, " ", step.MonitorState, " ", step.Action))
+	})
 }
 
 func document(t *testing.T, path string) (content map[string]any) {

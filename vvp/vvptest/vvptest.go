@@ -20,10 +20,6 @@ type Platform struct {
 	// Token is what requests must bear, unless it is empty.
 	Token string
 
-	// Runs are the states that a deployment takes once it is asked to be RUNNING, by its name. Others are RUNNING, after
-	// they were TRANSITIONING.
-	Runs map[string][]string
-
 	mu          sync.Mutex
 	deployments map[string]*deployment
 	patched     []string
@@ -34,6 +30,7 @@ type Platform struct {
 type deployment struct {
 	desired string
 	states  []string // that it is in and comes to, one a question
+	runs    []string // those when it is asked to be RUNNING
 }
 
 // Add makes a deployment that is in a state, and comes to the others in turn, one a question. Unless it is asked for
@@ -48,7 +45,15 @@ func (p *Platform) Add(name string, states ...string) {
 	if slices.Contains([]string{"SUSPENDED", "CANCELLED"}, states[0]) {
 		desired = states[0]
 	}
-	p.deployments[name] = &deployment{desired, states}
+	p.deployments[name] = &deployment{desired: desired, states: states}
+}
+
+// Run names the states that a deployment takes once it is asked to be RUNNING. Others are TRANSITIONING, and then
+// RUNNING.
+func (p *Platform) Run(name string, states ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deployments[name].runs = states
 }
 
 // Fail answers everything with a status and a body from now on, until the status is 0.
@@ -123,8 +128,8 @@ func (p *Platform) patch(w http.ResponseWriter, r *http.Request, name string, d 
 	p.patched = append(p.patched, name+" "+patch.Spec.State)
 	if d.desired != patch.Spec.State {
 		d.desired, d.states = patch.Spec.State, []string{"TRANSITIONING", patch.Spec.State}
-		if runs := p.Runs[name]; runs != nil && d.desired == "RUNNING" {
-			d.states = runs
+		if d.desired == "RUNNING" && d.runs != nil {
+			d.states = d.runs
 		}
 	}
 	return true
