@@ -2,6 +2,7 @@ package servers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -14,87 +15,96 @@ import (
 // Azure is a running server of the protocol of Azure Blob Storage, in which
 // accounts are folders. It has two of them, which know nothing of each other.
 type Azure struct {
-	URL     string
-	Address string // host and port of URL
+	URL string
 
-	Account, Key           string // the emulator's well-known ones
+	Account, Key           string // the emulator's, which are the same everywhere
 	OtherAccount, OtherKey string
 }
 
 // azuriteVersion is the release that "make tools" installs; keep them equal.
 const azuriteVersion = "3.35.0"
 
-// Azurite starts Azurite at a free port with empty containers of that name in
-// both accounts. It checks keys, signatures and the conditions of Puts. It keeps
+// Azurite starts Azurite at a free port, with empty containers of these names in
+// both accounts. It checks keys, signatures and the conditions of Puts, keeps
 // everything in memory, and never lets a copy pend.
 func Azurite(t testing.TB, containers ...string) Azure {
 	t.Helper()
-	address, err := freeAddress()
+	a, stop, err := StartAzurite(t.TempDir(), containers...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return azurite(t, address, containers)
+	t.Cleanup(stop)
+	return a
 }
 
-// emulatorAddress is where Hadoop's filesystem looks for the emulator.
+// StartAzurite is Azurite for callers without a test. Its log goes to dir.
+func StartAzurite(dir string, containers ...string) (a Azure, stop func(), err error) {
+	address, err := freeAddress()
+	if err != nil {
+		return a, nil, err
+	}
+	return startAzurite(dir, address, containers)
+}
+
+// emulatorAddress is the one at which Flink's filesystem for Azure looks for
+// wasb://container@storageemulator/.
 const emulatorAddress = "127.0.0.1:10000"
 
-// Emulator is Azurite at the one address at which Flink looks for
-// wasb://container@storageemulator/. Only one can run on a machine.
-func Emulator(t testing.TB, containers ...string) Azure {
+// AzureEmulator is Azurite at the address that Flink knows. Only one test of a
+// machine can have it at a time.
+func AzureEmulator(t testing.TB, containers ...string) Azure {
 	t.Helper()
 	l, err := net.Listen("tcp", emulatorAddress)
 	if err != nil {
-		t.Fatalf("Flink knows one address for the Azure emulator, %s, and it is taken; is another test of this machine at it? %v", emulatorAddress, err)
+		t.Fatalf("Flink looks for the emulator of Azure at %s and nowhere else, and something else is there; is it another test? %v", emulatorAddress, err)
 	}
 	l.Close()
-	return azurite(t, emulatorAddress, containers)
+	a, stop, err := startAzurite(t.TempDir(), emulatorAddress, containers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return a
 }
 
-func azurite(t testing.TB, address string, containers []string) Azure {
-	t.Helper()
-	a := Azure{
-		URL: "http://" + address, Address: address,
+func startAzurite(dir, address string, containers []string) (a Azure, stop func(), err error) {
+	script, err := tool("Azurite "+azuriteVersion, "azurite-"+azuriteVersion, "node_modules", "azurite", "dist", "src", "blob", "main.js")
+	if err != nil {
+		return a, nil, err
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return a, nil, fmt.Errorf("Azurite runs on Node.js: %w", err)
+	}
+	a = Azure{
+		URL:          "http://" + address,
 		Account:      "devstoreaccount1",
 		Key:          "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
 		OtherAccount: "otheraccount",
 		OtherKey:     "b3RoZXIga2V5LCBmb3IgdGVzdHMgb25seQ==",
 	}
-	stop, err := startAzurite(a, filepath.Join(t.TempDir(), "azurite.log"))
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		t.Fatal(err)
+		return a, nil, err
 	}
-	t.Cleanup(stop)
-	for account, key := range map[string]string{a.Account: a.Key, a.OtherAccount: a.OtherKey} {
-		for _, name := range containers {
-			if err := a.createContainer(account, key, name); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	return a
-}
-
-func startAzurite(a Azure, logFile string) (stop func(), err error) {
-	script, err := tool("Azurite "+azuriteVersion, "azurite-"+azuriteVersion, "node_modules", "azurite", "dist", "src", "blob", "main.js")
-	if err != nil {
-		return nil, err
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		return nil, fmt.Errorf("Azurite needs Node.js: %w", err)
-	}
-	host, port, err := net.SplitHostPort(a.Address)
-	if err != nil {
-		return nil, err
-	}
-	// Flink's client speaks an older version of the protocol than Azurite wants, and
-	// headers that it does not know.
+	// Flink's client and the SDK speak versions of the protocol, and send headers,
+	// that Azurite does not know.
 	cmd := exec.Command(node, script, "--blobHost", host, "--blobPort", port, "--inMemoryPersistence",
 		"--skipApiVersionCheck", "--loose", "--silent", "--disableTelemetry")
 	cmd.Env = append(cmd.Environ(), fmt.Sprintf("AZURITE_ACCOUNTS=%s:%s;%s:%s", a.Account, a.Key, a.OtherAccount, a.OtherKey))
-	cmd.Dir = filepath.Dir(logFile)
-	return start(cmd, a.Address, logFile)
+	cmd.Dir = dir
+	stop, err = start(cmd, address, filepath.Join(dir, "azurite.log"))
+	if err != nil {
+		return a, nil, err
+	}
+	for _, name := range containers {
+		err := errors.Join(a.createContainer(a.Account, a.Key, name), a.createContainer(a.OtherAccount, a.OtherKey, name))
+		if err != nil {
+			stop()
+			return a, nil, err
+		}
+	}
+	return a, stop, nil
 }
 
 func (a Azure) createContainer(account, key, name string) error {
