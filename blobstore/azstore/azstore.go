@@ -72,6 +72,8 @@ type Config struct {
 	// elsewhere are sent, one at a time. 0 means 8 MiB; a body has at most 50,000.
 	UploadBlockSize int64
 
+	PageSize int32 // of listings; 0 is the service's 5,000 names
+
 	// PollInterval is the time between the first two looks at a copy that the
 	// service makes in the background. It grows to 20 times that. 0 means 250 ms.
 	PollInterval time.Duration
@@ -127,6 +129,9 @@ func (s *Store) call(ctx context.Context, op string, u blobstore.URI, request fu
 func (s *Store) Stat(ctx context.Context, u blobstore.URI) (blobstore.Object, error) {
 	var obj blobstore.Object
 	err := s.call(ctx, "stat", u, func(a *account) error {
+		if u.Key() == "" { // a container has properties, too
+			return blobstore.ErrNotExist
+		}
 		out, err := a.blob(u).GetProperties(ctx, nil)
 		if err == nil && !isObject(out.Metadata, out.CopyStatus) {
 			err = blobstore.ErrNotExist
@@ -145,6 +150,9 @@ func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobs
 	var obj blobstore.Object
 	var r io.ReadCloser
 	err := s.call(ctx, "open", u, func(a *account) error {
+		if u.Key() == "" {
+			return blobstore.ErrNotExist
+		}
 		out, err := a.blob(u).DownloadStream(ctx, nil)
 		if err != nil {
 			return err

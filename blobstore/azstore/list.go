@@ -20,14 +20,19 @@ func (s *Store) List(ctx context.Context, dir blobstore.URI, opts blobstore.List
 		}
 		// What tells a folder's mark and a copy that is not there comes with the names.
 		include := container.ListBlobsInclude{Metadata: true, Copy: true}
+		var size *int32
+		if s.config.PageSize > 0 {
+			size = &s.config.PageSize
+		}
 		err := s.call(ctx, "list", dir, func(a *account) error {
+			c := a.container(dir)
 			if opts.Shallow {
-				return each(ctx, a.container(dir).NewListBlobsHierarchyPager("/", &container.ListBlobsHierarchyOptions{Prefix: &l.prefix, Include: include}),
+				return each(ctx, c.NewListBlobsHierarchyPager("/", &container.ListBlobsHierarchyOptions{Prefix: &l.prefix, Include: include, MaxResults: size}),
 					func(page container.ListBlobsHierarchyResponse) bool {
 						return l.folders(page.Segment.BlobPrefixes) && l.objects(page.Segment.BlobItems)
 					})
 			}
-			return each(ctx, a.container(dir).NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: &l.prefix, Include: include}),
+			return each(ctx, c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: &l.prefix, Include: include, MaxResults: size}),
 				func(page container.ListBlobsFlatResponse) bool { return l.objects(page.Segment.BlobItems) })
 		})
 		if err != nil {

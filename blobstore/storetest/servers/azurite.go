@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/service"
+	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
 // Azure is a running server of the protocol of Azure Blob Storage, in which
@@ -50,13 +52,18 @@ func StartAzurite(dir string, containers ...string) (a Azure, stop func(), err e
 // wasb://container@storageemulator/.
 const emulatorAddress = "127.0.0.1:10000"
 
-// AzureEmulator is Azurite at the address that Flink knows. Only one test of a
-// machine can have it at a time.
+// AzureEmulator is Azurite at the address that Flink knows. The tests of a machine
+// that want it take turns.
 func AzureEmulator(t testing.TB, containers ...string) Azure {
 	t.Helper()
+	unlock, err := lockedfile.MutexAt(filepath.Join(os.TempDir(), "chkpin-azure-emulator.lock")).Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(unlock)
 	l, err := net.Listen("tcp", emulatorAddress)
 	if err != nil {
-		t.Fatalf("Flink looks for the emulator of Azure at %s and nowhere else, and something else is there; is it another test? %v", emulatorAddress, err)
+		t.Fatalf("Flink looks for the emulator of Azure at %s and nowhere else, and something else is there: %v", emulatorAddress, err)
 	}
 	l.Close()
 	a, stop, err := startAzurite(t.TempDir(), emulatorAddress, containers)
