@@ -11,7 +11,8 @@
 //
 // Keys are what Flink's filesystem for Azure (hadoop-azure) makes of a path: each
 // character stands for itself, but for a dot at the end of a name, which the
-// service would drop and which is stored as "[[.]]" (NativeAzureFileSystem).
+// service would drop and which is stored as "[[.]]" (NativeAzureFileSystem). To the
+// service itself a backslash is a slash.
 //
 // What marks a folder (metadata hdi_isfolder, or a name that ends in a slash) is
 // no object. Neither is the target of a copy that the service has not completed,

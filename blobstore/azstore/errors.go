@@ -90,8 +90,11 @@ func explainAnswer(a *account, answer *azcore.ResponseError) error {
 		e.Err = fmt.Errorf("%s: %w", e.Code, e.Err)
 	}
 	hint, condition := conditionOf(e.Code, e.Status)
-	if hint == "" && condition == blobstore.ErrPermission {
+	if condition == blobstore.ErrPermission && hint == "" {
 		hint = a.hint(answer.RawResponse)
+	}
+	if e.Code == string(bloberror.AuthorizationFailure) { // which an emulator says of wrong keys, too
+		hint = a.hint(answer.RawResponse) + "; or the account's firewall does not let this address in"
 	}
 	e.hint = hint
 	if condition != nil {
@@ -135,8 +138,8 @@ func conditionOf(code string, status int) (hint string, condition error) {
 		return "the account wants credentials, and none were sent", blobstore.ErrPermission
 	case "KeyBasedAuthenticationNotPermitted":
 		return "the account takes neither keys nor SAS made with them; use a workload or managed identity", blobstore.ErrPermission
-	case bloberror.AuthorizationFailure, bloberror.AuthorizationSourceIPMismatch:
-		return "the account's firewall may not let this address in, or its rights are missing", blobstore.ErrPermission
+	case bloberror.AuthorizationSourceIPMismatch:
+		return "the shared access signature is for other addresses than this", blobstore.ErrPermission
 	case bloberror.AuthenticationFailed, bloberror.InvalidAuthenticationInfo:
 		return "", blobstore.ErrPermission
 	case bloberror.BlobImmutableDueToPolicy:
