@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,7 +116,11 @@ func messageOf(r *http.Response) string {
 	return strings.TrimSpace(line)
 }
 
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+// oneLine folds a text of several lines, and leaves the rules between them out.
+func oneLine(text string) string {
+	words := slices.DeleteFunc(strings.Fields(text), func(word string) bool { return strings.Trim(word, "-") == "" })
+	return strings.Join(words, " ")
+}
 
 // conditionOf is what a code and a status amount to. Only what is certain to mean
 // a missing object is ErrNotExist, since that can be a reason to start without

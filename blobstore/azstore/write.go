@@ -26,7 +26,7 @@ import (
 func (s *Store) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
 	obj := blobstore.Object{URI: u}
 	err := s.call(ctx, "put", u, func(a *account) error {
-		if r, ok := body.(*bytes.Reader); ok {
+		if r, ok := body.(*bytes.Reader); ok && int64(r.Len()) == r.Size() {
 			out, err := a.blob(u).Upload(ctx, streaming.NopCloser(r), &blockblob.UploadOptions{AccessConditions: conditions(opts)})
 			if err == nil {
 				size := r.Size()
