@@ -314,7 +314,7 @@ func TestErrors(t *testing.T) {
 		"leased":                  {faults.Answer(412, "LeaseIdMissing"), nil, "lease"},
 		"immutable":               {faults.Answer(409, "BlobImmutableDueToPolicy"), blobstore.ErrPermission, "immutability"},
 		"clock":                   {faults.Answer(403, "AuthenticationFailed", "Date", "Mon, 02 Jan 2006 15:04:05 GMT"), blobstore.ErrPermission, "clock"},
-		"not Azure":               {faults.Answer(404, ""), nil, ""},
+		"not Azure":               {faults.Answer(404, ""), nil, "endpoint"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

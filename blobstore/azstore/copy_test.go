@@ -79,6 +79,7 @@ func TestCopyFallsBack(t *testing.T) {
 		steps           []string
 	}{
 		"source is too large":    {faults.Answer(409, "InvalidSourceBlobSize"), nil, []string{"copy now", "copy in background"}},
+		"source has a firewall":  {faults.Answer(403, "AuthorizationFailure"), nil, []string{"copy now", "copy in background"}},
 		"source is not verified": {faults.Answer(403, "CannotVerifyCopySource"), nil, []string{"copy now", "copy in background"}},
 		"neither is known": {faults.Answer(501, "APINotImplemented"), faults.Answer(501, "APINotImplemented"),
 			[]string{"copy now", "copy in background", "GET", "PUT"}},
@@ -106,19 +107,21 @@ func TestCopyFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault faults.Fault
 		is    error
+		steps []string
 	}{
-		"no such source":    {faults.Answer(404, "CannotVerifyCopySource"), blobstore.ErrNotExist},
-		"no such container": {faults.Answer(404, "ContainerNotFound"), blobstore.ErrContainer},
-		"no rights":         {faults.Answer(403, "AuthorizationPermissionMismatch"), blobstore.ErrPermission},
+		"no such source":    {faults.Answer(404, "CannotVerifyCopySource"), blobstore.ErrNotExist, []string{"copy now"}},
+		"no such container": {faults.Answer(404, "ContainerNotFound"), blobstore.ErrContainer, []string{"copy now"}},
+		"no rights": {faults.Answer(403, "AuthorizationPermissionMismatch"), blobstore.ErrPermission,
+			[]string{"copy now", "copy in background"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			store, proxy, root := copyStore(t)
-			proxy.Inject(1, copiesNow, c.fault)
+			proxy.Inject(2, faults.Method(http.MethodPut), c.fault)
 			_, err := store.Copy(t.Context(), root.Join("target"), root.Join("source"))
 			require.ErrorIs(t, err, c.is)
 			assert.ErrorContains(t, err, "copy "+root.Join("target").String()+" from "+root.Join("source").String())
-			assert.Len(t, proxy.Requests(), 1)
+			assert.Equal(t, c.steps, steps(proxy.Requests()))
 		})
 	}
 }

@@ -159,6 +159,8 @@ func conditionOf(code string, status int) (hint string, condition error) {
 		return "", blobstore.ErrPermission
 	case http.StatusPreconditionFailed:
 		return "", blobstore.ErrPrecondition
+	case http.StatusNotFound:
+		return "check the endpoint: what answered does not speak as Azure Blob Storage does", nil
 	}
 	return "", nil
 }

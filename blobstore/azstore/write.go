@@ -111,7 +111,7 @@ func (s *Store) copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Obj
 			obj, err = s.copyNow(ctx, to, dst, src)
 		}
 	}
-	if refused(err) {
+	if refused(err) || denied(err) { // a firewall shuts out the service, too, when it reads in its own name
 		obj, err = s.copyInBackground(ctx, to, dst, src)
 	}
 	if refused(err) {
@@ -123,17 +123,24 @@ func (s *Store) copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Obj
 // refused reports whether the service will not make this copy in this way, such as
 // one of a blob that is too large for it, but might in another.
 func refused(err error) bool {
-	e, ok := errors.AsType[*azcore.ResponseError](err)
-	if !ok {
-		return false
-	}
-	switch e.StatusCode {
+	switch statusOf(err) {
 	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusNotImplemented:
 		return true
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return bloberror.HasCode(err, bloberror.CannotVerifyCopySource)
 	}
-	return false
+	return denied(err) && bloberror.HasCode(err, bloberror.CannotVerifyCopySource)
+}
+
+func denied(err error) bool {
+	status := statusOf(err)
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// statusOf is the HTTP status of the service's answer, 0 if none came.
+func statusOf(err error) int {
+	if answer, ok := errors.AsType[*azcore.ResponseError](err); ok {
+		return answer.StatusCode
+	}
+	return 0
 }
 
 // copyNow copies a blob with one request that returns when all is done. The

@@ -12,7 +12,7 @@ import (
 // storeFlags say how to reach the stores. Credentials have no flags: they come
 // from the SDK's chain or from Flink's configuration.
 type storeFlags struct {
-	FlinkConf string `type:"path" placeholder:"PATH" env:"CHKPIN_FLINK_CONF" help:"Flink's configuration, a file or its folder: how the cluster reaches S3 and Azure, where its JobManager and checkpoints are."`
+	FlinkConf string `group:"Reaching storage:" type:"path" placeholder:"PATH" env:"CHKPIN_FLINK_CONF" help:"Flink's configuration, a file or its folder: how the cluster reaches S3 and Azure, where its JobManager and checkpoints are."`
 
 	S3Endpoint     string `name:"s3-endpoint" placeholder:"URL" env:"CHKPIN_S3_ENDPOINT" help:"Another service than AWS."`
 	S3Region       string `name:"s3-region" placeholder:"NAME" env:"CHKPIN_S3_REGION" help:"Where the SDK's chain does not tell it."`
