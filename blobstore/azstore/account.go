@@ -118,6 +118,9 @@ func (c Config) open(host string) (*account, error) {
 			return nil, &Error{Err: errors.New("its shared access signature is none"), hint: "a SAS token looks like sv=…&se=…&sp=…&sig=…"}
 		}
 		a.service, err = service.NewClientWithNoCredential(where+"?"+token, options)
+	case strings.HasPrefix(where, "http:"):
+		return nil, &Error{Err: errors.New("there is neither a key nor a SAS for it, and tokens are sent by HTTPS only"),
+			hint: "set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING for this account, or name Flink's configuration with --flink-conf"}
 	default:
 		if a.token = c.Credential; a.token == nil {
 			if a.token, err = azidentity.NewDefaultAzureCredential(nil); err != nil {

@@ -243,6 +243,8 @@ func TestMistakes(t *testing.T) {
 			"AZURE_STORAGE_CONNECTION_STRING names no account", "AccountKey=…"},
 		"no such account": {azstore.Config{Accounts: map[string]azstore.Access{"typo": {SAS: "sig=hush"}}, Getenv: environment(), Transport: &wire{answer: noSuchHost}},
 			"wasbs://container@typo.blob.core.windows.net/app", nil, "lookup typo.blob.core.windows.net: no such host", "is the name of the account right?"},
+		"no credentials for an emulator": {azstore.Config{Endpoint: "http://azurite:10000", Getenv: environment()}, "wasbs://container@acc.blob.core.windows.net/app", nil,
+			"neither a key nor a SAS", "AZURE_STORAGE_KEY"},
 		"no credentials": {azstore.Config{Getenv: environment(), Credential: nobody{}}, "wasbs://container@acc.blob.core.windows.net/app", blobstore.ErrPermission,
 			"account acc: no identity: tried two ways", "--flink-conf"},
 	} {
