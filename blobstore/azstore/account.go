@@ -227,7 +227,7 @@ func below(endpoint, name string) (string, error) {
 }
 
 // maxAttempts bounds the tries of one request, longestWait what the service may
-// ask for between two.
+// ask for between two; when it asks for more, there is no other try.
 const (
 	maxAttempts = 6
 	longestWait = time.Minute
