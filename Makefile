@@ -7,20 +7,26 @@ FUZZTIME ?= 30s
 # Where tests keep what they install and download, as package lab and servers do.
 CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chkpin-lab)
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
+AZURITE   := $(CACHE)/azurite-3.35.0
 
 .PHONY: build tools test lint check demo e2e fuzz bench clean
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
 
-tools: $(VERSITYGW) ## the S3 server that tests run against; minutes once, then cached
+tools: $(VERSITYGW) $(AZURITE) ## the S3 and the Azure server that tests run against; minutes once, then cached
 
 $(VERSITYGW):
 	mkdir -p $(@D)/.install
 	GOBIN=$(@D)/.install CGO_ENABLED=0 $(GO) install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	mv $(@D)/.install/versitygw $@
 
-test: tools ## everything that needs nothing but Go
+$(AZURITE): # complete as soon as it has its name
+	rm -rf $@.unfinished
+	npm install --prefix $@.unfinished --no-audit --no-fund --ignore-scripts azurite@3.35.0
+	mv $@.unfinished $@
+
+test: tools ## everything that needs nothing but Go and Node.js
 	$(GO) test ./...
 
 lint: ## gofmt, vet and staticcheck, also of the files that only e2e builds; go.mod is tidy

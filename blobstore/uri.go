@@ -193,10 +193,11 @@ func (u URI) canonicalContainer() string {
 	}
 	container, host, _ := strings.Cut(u.authority, "@")
 	account, domain, _ := strings.Cut(strings.ToLower(host), ".")
-	if service, suffix, ok := strings.Cut(domain, "."); ok && (service == "blob" || service == "dfs") {
-		domain = suffix
+	domain = "." + domain // account.blob.core.windows.net, account.z01.blob.storage.azure.net
+	for _, service := range []string{".blob.", ".dfs."} {
+		domain = strings.Replace(domain, service, ".", 1)
 	}
-	return container + "@" + account + "." + domain
+	return container + "@" + account + domain
 }
 
 // Same reports whether both name the same place, however they are spelled.

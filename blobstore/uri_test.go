@@ -121,6 +121,7 @@ func TestURISame(t *testing.T) {
 			"abfs://c@acct.dfs.core.windows.net/a", "abfss://c@ACCT.DFS.core.windows.net//a/",
 		},
 		{"abfss://c@acct.dfs.core.usgovcloudapi.net/a", "wasbs://c@acct.blob.core.usgovcloudapi.net/a"},
+		{"abfss://c@acct.z01.dfs.storage.azure.net/a", "wasbs://c@acct.z01.blob.storage.azure.net/a"},
 		{"mem://name/a", "MEM://name//a/"},
 	} {
 		for _, a := range same {

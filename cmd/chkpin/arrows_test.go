@@ -24,15 +24,23 @@ var arrows = map[string]struct {
 	"blobstore/storetest":  {"blobstore", "github.com/stretchr/ golang.org/x/sync/ go.yaml.in/yaml/", "the suite knows the contract, not the stores"},
 	"blobstore/s3store":    {"blobstore", "github.com/aws/ golang.org/x/sync/", "one SDK, and only who links this store has it"},
 	"blobstore/cdkstore":   {"blobstore", "gocloud.dev/ github.com/google/uuid github.com/googleapis/gax-go/ github.com/go-logr/ github.com/cespare/xxhash/ go.opentelemetry.io/ golang.org/x/ google.golang.org/", "for importers with a bucket of their own: no driver, and the program does without it"},
+	"blobstore/azstore":    {"blobstore", azure, "one SDK, and only who links this store has it"},
 	"flinkrest":            {"", "github.com/hashicorp/", "REST knows neither stores nor pins; cmd joins them"},
 	"flinkrest/replay":     {"", "", "it answers recorded bytes and nothing else"},
 	"vvp":                  {"", "github.com/hashicorp/", "the platform's REST knows nothing of pins; only transition uses it"},
 	"vvp/vvptest":          {"", "", "it answers as the platform is documented to, and nothing else"},
 	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
 	"cmd/chkpin/flinkconf": {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
-	"cmd/chkpin": {"blobstore blobstore/s3store checkpoint checkpoint/metadata flinkrest vvp cmd/chkpin/flinkconf",
-		"github.com/aws/ go.yaml.in/yaml/ github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/", "the binary holds no test helpers and no samples"},
+	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/s3store checkpoint checkpoint/metadata flinkrest vvp " +
+		"cmd/chkpin/flinkconf",
+		azure + "github.com/aws/ go.yaml.in/yaml/ " +
+			"github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ " +
+			"golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/",
+		"the binary holds no test helpers and no samples"},
 }
+
+// azure is the SDK of Azure Blob Storage and what it brings along.
+const azure = "github.com/Azure/ github.com/AzureAD/ github.com/golang-jwt/ github.com/google/uuid github.com/kylelemons/ github.com/pkg/browser golang.org/x/ "
 
 // helpers serve tests and demonstrations. They may use everything; nothing in
 // arrows may use them.

@@ -31,6 +31,7 @@ type cli struct {
 	Relocated []checkpoint.Relocation `sep:"none" placeholder:"FROM=TO" help:"Look for what checkpoints name below FROM below TO, both URIs. Repeatable."`
 
 	storeFlags `group:"Reaching S3:"`
+	azureFlags `group:"Reaching Azure:"`
 
 	Pin     pinCommand     `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
 	Watch   watchCommand   `cmd:"" help:"Pin again and again, with metrics: pin's tick in a loop."`

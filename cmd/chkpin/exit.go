@@ -72,7 +72,7 @@ var verdicts = []verdict{
 	{misused, as[*kong.ParseError], "chkpin --help lists the commands, chkpin COMMAND --help their flags"},
 	{misused, is(flinkrest.ErrConfig), "chkpin pin --help lists what says how to reach a JobManager"},
 	{misused, is(blobstore.ErrURI), ""},
-	{misused, is(blobstore.ErrScheme), "this chkpin stores to file: and s3: URIs (also s3a, s3p)"},
+	{misused, is(blobstore.ErrScheme), "this chkpin stores to file:, s3: (also s3a, s3p) and wasbs: URIs (also wasb, abfs, abfss)"},
 	{misused, is(checkpoint.ErrInsideJob), "choose an <app> beside the checkpoint folders, not in one: Flink deletes there"},
 	{ambiguous, as[*ambiguousError], "name the job with --job or --job-id"},
 	{nothing, as[*noJobError], "is the job running, and is this its JobManager? --tolerate no-job makes this exit 0"},

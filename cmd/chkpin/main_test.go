@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/chkpin/chkpin/blobstore/storetest/servers"
 	"github.com/chkpin/chkpin/blobstore/storetest/volumes"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 	"github.com/chkpin/chkpin/flinkrest/replay"
@@ -49,6 +50,7 @@ func TestStories(t *testing.T) {
 			"resize":      resize,
 			"platform":    platformDoes,
 			"cluster":     clusterDoes,
+			"azurite":     startAzurite,
 		},
 		RequireUniqueNames: true,
 		Condition:          condition,
@@ -255,6 +257,17 @@ func contents(ts *testscript.TestScript, path string) []byte {
 		return err
 	}))
 	return all.Bytes()
+}
+
+// azurite CONTAINER… starts an Azure server at $AZURE, which has the containers in two accounts: devstoreaccount1,
+// whose key is known everywhere, and otheraccount, whose key is $AZURE_KEY.
+func startAzurite(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) > 0, "azurite CONTAINER…")
+	server, stop, err := servers.StartAzurite(ts.Getenv("WORK"), args...)
+	ts.Check(err)
+	ts.Defer(stop)
+	ts.Setenv("AZURE", server.URL)
+	ts.Setenv("AZURE_KEY", server.OtherKey)
 }
 
 // resize BYTES FILE makes another file in its place with as many of its bytes, or with zeros added. The old one, to

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/azstore"
 	"github.com/chkpin/chkpin/blobstore/s3store"
 	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
 )
@@ -12,7 +13,7 @@ import (
 // storeFlags say how to reach the stores. Credentials have no flags: they come
 // from the SDK's chain or from Flink's configuration.
 type storeFlags struct {
-	FlinkConf string `type:"path" placeholder:"PATH" env:"CHKPIN_FLINK_CONF" help:"Flink's configuration, a file or its folder: how the cluster reaches S3, where its JobManager and checkpoints are."`
+	FlinkConf string `group:"Reaching storage:" type:"path" placeholder:"PATH" env:"CHKPIN_FLINK_CONF" help:"Flink's configuration, a file or its folder: how the cluster reaches S3 and Azure, where its JobManager and checkpoints are."`
 
 	S3Endpoint     string `name:"s3-endpoint" placeholder:"URL" env:"CHKPIN_S3_ENDPOINT" help:"Another service than AWS."`
 	S3Region       string `name:"s3-region" placeholder:"NAME" env:"CHKPIN_S3_REGION" help:"Where the SDK's chain does not tell it."`
@@ -23,6 +24,13 @@ type storeFlags struct {
 	S3Encryption   string `name:"s3-encryption" enum:",AES256,aws:kms,aws:kms:dsse" default:"" placeholder:"KIND" env:"CHKPIN_S3_ENCRYPTION" help:"Server-side encryption of what is written: AES256, aws:kms or aws:kms:dsse."`
 	S3KMSKey       string `name:"s3-kms-key" placeholder:"KEY" env:"CHKPIN_S3_KMS_KEY" help:"For aws:kms."`
 	S3RequestPayer bool   `name:"s3-request-payer" env:"CHKPIN_S3_REQUEST_PAYER" help:"Pay for requests to requester-pays buckets."`
+}
+
+// azureFlags say how to reach Azure Blob Storage. Its SDK's chain has no account
+// keys; those come from AZURE_STORAGE_… variables or from Flink's configuration.
+type azureFlags struct {
+	AzureEndpoint  string `placeholder:"URL" env:"CHKPIN_AZURE_ENDPOINT" help:"Another service than Azure, without the account's name: http://azurite:10000."`
+	AzureAnonymous bool   `env:"CHKPIN_AZURE_ANONYMOUS" help:"Send no credentials."`
 }
 
 // flinkConf reads the cluster's configuration, if it was given.
@@ -39,8 +47,12 @@ func (f storeFlags) flinkConf() (flinkconf.Conf, error) {
 
 // open returns the store of everything that this binary can reach. What is not
 // used is not set up. Flags win over the cluster's configuration.
-func (f storeFlags) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store {
-	s3 := conf.S3()
+func (c *cli) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store {
+	f, s3 := c.storeFlags, conf.S3()
+	accounts := map[string]azstore.Access{}
+	for name, key := range conf.AzureKeys() {
+		accounts[name] = azstore.Access{Key: key}
+	}
 	return blobstore.Mux{
 		blobstore.FamilyFile: &blobstore.File{Logger: log},
 		blobstore.FamilyS3: s3store.New(s3store.Config{
@@ -56,6 +68,11 @@ func (f storeFlags) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store 
 			Encryption:   f.S3Encryption,
 			KMSKey:       f.S3KMSKey,
 			RequestPayer: f.S3RequestPayer,
+		}),
+		blobstore.FamilyAzure: azstore.New(azstore.Config{
+			Endpoint:  c.AzureEndpoint,
+			Anonymous: c.AzureAnonymous,
+			Accounts:  accounts,
 		}),
 	}
 }

@@ -4,6 +4,7 @@
 package faults
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -135,7 +136,8 @@ func Method(method string) func(*http.Request) bool {
 	return func(r *http.Request) bool { return r.Method == method }
 }
 
-// Answer is an error in S3's form, given without asking the server.
+// Answer is an error in the form of S3 and of Azure, given without asking the
+// server.
 func Answer(status int, code string, header ...string) Fault {
 	return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		body := "<?xml version=\"1.0\"?><Error><Code>" + code + "</Code><Message>injected</Message><RequestId>INJECTED</RequestId></Error>"
@@ -143,11 +145,29 @@ func Answer(status int, code string, header ...string) Fault {
 			w.Header().Set(header[i], header[i+1])
 		}
 		w.Header().Set("x-amz-request-id", "INJECTED")
+		w.Header().Set("x-ms-request-id", "INJECTED")
+		if code != "" {
+			w.Header().Set("x-ms-error-code", code)
+		}
 		w.Header().Set("Content-Type", "application/xml")
 		w.WriteHeader(status)
 		if r.Method != http.MethodHead {
 			_, _ = w.Write([]byte(body)) // a client that went away needs no answer
 		}
+	}
+}
+
+// Headers lets the server do what was asked and changes headers of its answer.
+func Headers(pairs ...string) Fault {
+	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		rec := httptest.NewRecorder()
+		forward.ServeHTTP(rec, r)
+		maps.Copy(w.Header(), rec.Header())
+		for i := 0; i+1 < len(pairs); i += 2 {
+			w.Header().Set(pairs[i], pairs[i+1])
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes()) // a client that went away needs no answer
 	}
 }
 

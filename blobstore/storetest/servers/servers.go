@@ -75,15 +75,20 @@ func StartVersityGW(dir string, buckets []string, args ...string) (s S3, stop fu
 	}
 	s = S3{URL: "http://" + address, AccessKey: "chkpin-test", SecretKey: "chkpin-test-secret", Dir: dir}
 	args = append([]string{"--port", address, "--access", s.AccessKey, "--secret", s.SecretKey, "--quiet"}, args...)
-	cmd := exec.Command(binary, append(args, "posix", dir)...)
-	cmd.SysProcAttr = endWithParent()
-	log, err := os.Create(filepath.Join(filepath.Dir(dir), "versitygw.log"))
+	stop, err = start(exec.Command(binary, append(args, "posix", dir)...), address, filepath.Join(filepath.Dir(dir), "versitygw.log"))
+	return s, stop, err
+}
+
+// start starts a server and waits until it listens. stop kills it.
+func start(cmd *exec.Cmd, address, logFile string) (stop func(), err error) {
+	log, err := os.Create(logFile)
 	if err != nil {
-		return s, nil, err
+		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = endWithParent()
 	if err := cmd.Start(); err != nil {
-		return s, nil, err
+		return nil, err
 	}
 	exited := make(chan struct{})
 	go func() { cmd.Wait(); close(exited) }() //nolint:errcheck // it is killed
@@ -94,13 +99,18 @@ func StartVersityGW(dir string, buckets []string, args ...string) (s S3, stop fu
 	}
 	if err := waitListening(address, exited); err != nil {
 		stop()
-		return s, nil, fmt.Errorf("versitygw, see %s: %w", log.Name(), err)
+		return nil, fmt.Errorf("%s, see %s: %w", filepath.Base(cmd.Path), logFile, err)
 	}
-	return s, stop, nil
+	return stop, nil
 }
 
 // versityBinary finds what "make tools" installed.
 func versityBinary() (string, error) {
+	return tool("versitygw "+versityVersion, "bin", "versitygw-"+versityVersion)
+}
+
+// tool is the path of a file that "make tools" installed.
+func tool(what string, elem ...string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
@@ -110,9 +120,9 @@ func versityBinary() (string, error) {
 	} else {
 		cache = filepath.Join(cache, "chkpin-lab")
 	}
-	path := filepath.Join(cache, "bin", "versitygw-"+versityVersion)
+	path := filepath.Join(append([]string{cache}, elem...)...)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("versitygw %s is not installed: run \"make tools\" (%w)", versityVersion, err)
+		return "", fmt.Errorf("%s is not installed: run \"make tools\" (%w)", what, err)
 	}
 	return path, nil
 }

@@ -8,7 +8,8 @@
 // CHKPIN_E2E chooses the cells, a release, a state backend and a storage each: a regular expression such as 1\.20 or
 // s3, or "all". The default is the newest release on files, and once on S3. CHKPIN_E2E_REPORT names a file for the
 // table of outcomes. The tests need a JDK, Python 3 and Maven for the downloads (see package lab), versitygw as S3
-// ("make tools"), and 1.5 GB of memory.
+// and Azurite as Azure ("make tools"), and 1.5 GB of memory. Flink knows one address of an Azure emulator, so the cells
+// of Azure take turns.
 package e2e
 
 import (
@@ -43,10 +44,13 @@ func (c cell) String() string { return c.release + "/" + c.backend + "/" + c.sto
 // pluginVersion is the version of the cell's filesystem plugin: that of the release, or its neighbour where not all
 // repositories have that.
 func (c cell) pluginVersion() string {
-	if c.release == "1.20.5" {
-		return "1.20.1"
+	switch {
+	case c.release != "1.20.5":
+		return c.release
+	case c.storage == azure:
+		return "1.20.0"
 	}
-	return c.release
+	return "1.20.1"
 }
 
 var cells = []cell{
@@ -54,10 +58,12 @@ var cells = []cell{
 	{"1.20.5", "rocksdb", volume},
 	{"1.20.5", "rocksdb", s3Hadoop},
 	{"1.20.5", "hashmap", s3Entropy},
+	{"1.20.5", "rocksdb", azure},
 	{"2.3.0", "hashmap", volume},
 	{"2.3.0", "rocksdb", volume},
 	{"2.3.0", "rocksdb", s3Hadoop},
 	{"2.3.0", "hashmap", s3Presto},
+	{"2.3.0", "rocksdb", azure},
 }
 
 // everyday are the cells of CI.

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/azstore"
 	"github.com/chkpin/chkpin/blobstore/s3store"
 	"github.com/chkpin/chkpin/blobstore/storetest/servers"
 	"github.com/chkpin/chkpin/cmd/chkpin/e2e/lab"
@@ -25,7 +26,7 @@ import (
 // A storage is a kind of place for checkpoints and pins.
 type storage struct {
 	name      string
-	plugin    string // Flink's filesystem for S3; empty: a volume
+	plugin    string // Flink's filesystem for S3 or Azure; empty: a volume
 	missing   string // how Flink's log calls a state file that is not there
 	entropy   bool   // state files get random folders (s3.entropy.key)
 	flinkConf bool   // chkpin reads Flink's configuration, instead of flags and AWS_ variables
@@ -37,6 +38,7 @@ var (
 	s3Presto  = storage{name: "s3-presto", plugin: "flink-s3-fs-presto", missing: "NoSuchKey", flinkConf: true}
 	s3Entropy = storage{name: "s3-entropy", plugin: "flink-s3-fs-hadoop", missing: "FileNotFoundException",
 		entropy: true, flinkConf: true}
+	azure = storage{name: "wasb", plugin: "flink-azure-fs-hadoop", missing: "FileNotFoundException"}
 )
 
 // entropyMark is what Flink puts random letters for when it names a state file, and leaves out of all other names.
@@ -62,6 +64,14 @@ func newPlace(t *testing.T, kind storage, dir string) place {
 		p.store = blobstore.NewFile()
 		p.root = blobstore.MustParse("file://" + filepath.Join(dir, "state"))
 		p.app = p.root.Join("app")
+		p.checkpoints = p.app.String()
+		return p
+	}
+	if kind == azure {
+		servers.AzureEmulator(t, "flink")
+		p.store = azstore.New(azstore.Config{})
+		p.root = blobstore.MustParse("wasb://flink@storageemulator")
+		p.app = p.root.Join("a%20b+c?d", "app") // literally, which is how Flink takes it
 		p.checkpoints = p.app.String()
 		return p
 	}
@@ -94,7 +104,7 @@ func newPlace(t *testing.T, kind storage, dir string) place {
 // access is how chkpin is told to reach the place, given the configuration folder of a cluster that does.
 func (p place) access(confDir string) (flags, env []string) {
 	switch {
-	case p.plugin == "":
+	case p.plugin == "", p.storage == azure: // the emulator's address and key are known
 		return nil, nil
 	case p.flinkConf:
 		return []string{"--flink-conf", confDir}, nil

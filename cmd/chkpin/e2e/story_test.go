@@ -270,8 +270,8 @@ func (s *story) chkpin(ctx context.Context, wantExit int, args ...string) (stdou
 	return stdout
 }
 
-// chkpinLogged runs the binary under test, set up for the story's place and free of all other CHKPIN_ and AWS_
-// variables, and returns what it prints. Both are shown when the exit code is not the wanted one.
+// chkpinLogged runs the binary under test, set up for the story's place and free of all other CHKPIN_, AWS_ and
+// AZURE_ variables, and returns what it prints. Both are shown when the exit code is not the wanted one.
 func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) (stdout, stderr string) {
 	s.Helper()
 	flags, env := s.access(s.latest.ConfDir)
@@ -279,7 +279,7 @@ func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) 
 	cmd := exec.CommandContext(ctx, s.binary, append(args, flags...)...)
 	cmd.Stdout, cmd.Stderr = &out, &log
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		return strings.HasPrefix(variable, "CHKPIN_") || strings.HasPrefix(variable, "AWS_")
+		return strings.HasPrefix(variable, "CHKPIN_") || strings.HasPrefix(variable, "AWS_") || strings.HasPrefix(variable, "AZURE_")
 	}), env...)
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

@@ -166,6 +166,25 @@ func (c Conf) S3() S3 {
 	return s
 }
 
+// AzureKeys returns the keys of storage accounts by the account's name. Flink's
+// filesystem for Azure hands what begins with fs.azure. or azure. on to Hadoop
+// (AbstractAzureFSFactory, 1.20), which looks for a key under the account's blob
+// name or, for abfs, its dfs name; Flink hands flink.hadoop. on in general
+// (HadoopUtils).
+func (c Conf) AzureKeys() map[string]string {
+	keys := map[string]string{}
+	for _, prefix := range []string{"flink.hadoop.fs.azure.account.key.", "azure.account.key.", "fs.azure.account.key."} {
+		for name, value := range c.values {
+			host, ok := strings.CutPrefix(name, prefix)
+			account, _, dotted := strings.Cut(host, ".")
+			if ok && dotted && value != "" {
+				keys[strings.ToLower(account)] = value
+			}
+		}
+	}
+	return keys
+}
+
 // Checkpoints is the folder of the checkpoint folders, "" when it is not set.
 func (c Conf) Checkpoints() string {
 	return c.Get("execution.checkpointing.dir", "state.checkpoints.dir")

@@ -94,6 +94,21 @@ func TestSpellingsOfS3Keys(t *testing.T) {
 	}
 }
 
+// Flink takes a storage account's key under its blob or its dfs name, with its own
+// prefixes or the general one for Hadoop.
+func TestAzureKeys(t *testing.T) {
+	c, err := flinkconf.Load(folder(t, map[string]string{"flink-conf.yaml": `
+fs.azure.account.key.one.blob.core.windows.net: b25l
+fs.azure.account.key.two.dfs.core.chinacloudapi.cn: dHdv==
+azure.account.key.three.blob.core.windows.net: dGhyZWU=
+flink.hadoop.fs.azure.account.key.four.dfs.core.windows.net: Zm91cg==
+flink.hadoop.fs.azure.account.key.one.blob.core.windows.net: bm90IHRoaXM=
+fs.azure.account.keyprovider.five.blob.core.windows.net: org.apache.flink.fs.azurefs.EnvironmentVariableKeyProvider
+`}))
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"one": "b25l", "two": "dHdv==", "three": "dGhyZWU=", "four": "Zm91cg=="}, c.AzureKeys())
+}
+
 // A file that cannot be read is named; what is in it is not.
 func TestErrorsHoldNoSecrets(t *testing.T) {
 	_, err := flinkconf.Load(folder(t, nil))

@@ -1,0 +1,245 @@
+package azstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
+
+	"github.com/chkpin/chkpin/blobstore"
+)
+
+// Put implements [blobstore.Store] with Put Blob, or with Put Block and Put Block
+// List when the body streams and is larger than one block. The condition is that
+// of the last request.
+func (s *Store) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
+	obj := blobstore.Object{URI: u}
+	err := s.call(ctx, "put", u, func(a *account) error {
+		if r, ok := body.(*bytes.Reader); ok && int64(r.Len()) == r.Size() {
+			out, err := a.blob(u).Upload(ctx, streaming.NopCloser(r), &blockblob.UploadOptions{AccessConditions: conditions(opts)})
+			if err == nil {
+				size := r.Size()
+				obj = describe(u, &size, out.LastModified, out.ETag)
+			}
+			return unmet(err, opts)
+		}
+		counted := &counter{Reader: body}
+		out, err := a.blob(u).UploadStream(ctx, counted, &blockblob.UploadStreamOptions{
+			BlockSize: s.config.UploadBlockSize, Concurrency: 1, AccessConditions: conditions(opts),
+		})
+		if err == nil {
+			obj = describe(u, &counted.n, out.LastModified, out.ETag)
+		}
+		return unmet(err, opts)
+	})
+	return obj, err
+}
+
+// counter counts what is read.
+type counter struct {
+	io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+func conditions(opts blobstore.PutOptions) *blob.AccessConditions {
+	var c blob.ModifiedAccessConditions
+	if opts.IfTag != "" {
+		tag := azcore.ETag(opts.IfTag)
+		c.IfMatch = &tag
+	}
+	if opts.IfAbsent {
+		tag := azcore.ETagAny
+		c.IfNoneMatch = &tag
+	}
+	return &blob.AccessConditions{ModifiedAccessConditions: &c}
+}
+
+// unmet turns what the service says of a condition that is not met into what it
+// means: that there is such a blob, or none to have the tag.
+func unmet(err error, opts blobstore.PutOptions) error {
+	if opts.IfAbsent && bloberror.HasCode(err, bloberror.BlobAlreadyExists) ||
+		opts.IfTag != "" && bloberror.HasCode(err, bloberror.BlobNotFound) {
+		return fmt.Errorf("%w: %w", blobstore.ErrPrecondition, err)
+	}
+	return err
+}
+
+// Copy implements [blobstore.Store] on the server within an account: with Copy
+// Blob From URL, one request for up to 256 MiB, and for more with Copy Blob, which
+// goes on in the background and is waited for. What the service refuses to copy,
+// and what comes from another account, streams.
+func (s *Store) Copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Object, error) {
+	obj, err := s.copy(ctx, dst, src)
+	if err != nil {
+		return blobstore.Object{}, &blobstore.Error{Op: "copy", URI: dst, Src: src, Err: err}
+	}
+	return obj, nil
+}
+
+func (s *Store) copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Object, error) {
+	from, err := s.account(src)
+	if err != nil {
+		return blobstore.Object{}, explain(ctx, from, err)
+	}
+	to, err := s.account(dst)
+	if err != nil {
+		return blobstore.Object{}, explain(ctx, to, err)
+	}
+	if to != from {
+		return s.stream(ctx, dst, src)
+	}
+	obj, err := s.copyNow(ctx, to, dst, src)
+	if bloberror.HasCode(err, bloberror.PendingCopyOperation) { // which somebody began and did not wait for
+		if _, err = s.settled(ctx, to.blob(dst)); err == nil {
+			obj, err = s.copyNow(ctx, to, dst, src)
+		}
+	}
+	if refused(err) || denied(err) { // a firewall shuts out the service, too, when it reads in its own name
+		obj, err = s.copyInBackground(ctx, to, dst, src)
+	}
+	if refused(err) {
+		return s.stream(ctx, dst, src)
+	}
+	return obj, explain(ctx, to, err)
+}
+
+// refused reports whether the service will not make this copy in this way, such as
+// one of a blob that is too large for it, but might in another.
+func refused(err error) bool {
+	switch statusOf(err) {
+	case http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge, http.StatusNotImplemented:
+		return true
+	}
+	return denied(err) && bloberror.HasCode(err, bloberror.CannotVerifyCopySource)
+}
+
+func denied(err error) bool {
+	status := statusOf(err)
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// statusOf is the HTTP status of the service's answer, 0 if none came.
+func statusOf(err error) int {
+	if answer, ok := errors.AsType[*azcore.ResponseError](err); ok {
+		return answer.StatusCode
+	}
+	return 0
+}
+
+// copyNow copies a blob with one request that returns when all is done. The
+// service reads the source in its own name, so that has to carry a permission,
+// even within an account.
+func (s *Store) copyNow(ctx context.Context, a *account, dst, src blobstore.URI) (blobstore.Object, error) {
+	source := a.blob(src).URL() // with the SAS, where that is what opens the account
+	var opts blob.CopyFromURLOptions
+	switch {
+	case a.key != nil:
+		permission, err := a.permission(src)
+		if err != nil {
+			return blobstore.Object{}, err
+		}
+		source += "?" + permission
+	case a.token != nil:
+		token, err := a.token.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}})
+		if err != nil {
+			return blobstore.Object{}, err
+		}
+		bearer := "Bearer " + token.Token
+		opts.CopySourceAuthorization = &bearer
+	}
+	out, err := a.blob(dst).CopyFromURL(ctx, source, &opts)
+	return describe(dst, nil, out.LastModified, out.ETag), err
+}
+
+// permission is a shared access signature for reading one blob within the hour.
+func (a *account) permission(u blobstore.URI) (string, error) {
+	signed, err := sas.BlobSignatureValues{
+		ContainerName: containerOf(u),
+		BlobName:      keyOf(u),
+		Permissions:   (&sas.BlobPermissions{Read: true}).String(),
+		ExpiryTime:    time.Now().UTC().Add(time.Hour),
+	}.SignWithSharedKey(a.key)
+	return signed.Encode(), err
+}
+
+// copyInBackground starts a copy and waits for it. Within an account the request's
+// own rights count for the source, too.
+func (s *Store) copyInBackground(ctx context.Context, a *account, dst, src blobstore.URI) (blobstore.Object, error) {
+	b := a.blob(dst)
+	out, err := b.StartCopyFromURL(ctx, a.blob(src).URL(), nil)
+	if err != nil {
+		return blobstore.Object{}, err
+	}
+	if out.CopyStatus == nil || *out.CopyStatus == blob.CopyStatusTypeSuccess {
+		return describe(dst, nil, out.LastModified, out.ETag), nil
+	}
+	ended, err := s.settled(ctx, b)
+	if err != nil {
+		if out.CopyID != nil {
+			abort(ctx, b, *out.CopyID)
+		}
+		return blobstore.Object{}, err
+	}
+	if ended.CopyStatus != nil && *ended.CopyStatus != blob.CopyStatusTypeSuccess {
+		why := ""
+		if ended.CopyStatusDescription != nil {
+			why = ": " + *ended.CopyStatusDescription
+		}
+		return blobstore.Object{}, fmt.Errorf("the service did not complete the copy (%s%s)", *ended.CopyStatus, why)
+	}
+	return describe(dst, ended.ContentLength, ended.LastModified, ended.ETag), nil
+}
+
+// settled waits until no copy onto a blob is under way.
+func (s *Store) settled(ctx context.Context, b *blockblob.Client) (blob.GetPropertiesResponse, error) {
+	longest := 20 * s.config.PollInterval
+	for wait := s.config.PollInterval; ; wait = min(2*wait, longest) {
+		out, err := b.GetProperties(ctx, nil)
+		if err != nil || out.CopyStatus == nil || *out.CopyStatus != blob.CopyStatusTypePending {
+			return out, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return out, ctx.Err()
+		}
+	}
+}
+
+// abort ends a copy that nobody waits for any more. If that fails, the service
+// completes it, which does no harm. What is left when it does not fail, an empty
+// blob, is none to this package; it cannot be deleted, for another may be copying
+// onto it by now.
+func abort(ctx context.Context, b *blockblob.Client, id string) {
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	_, _ = b.AbortCopyFromURL(ctx, id, nil)
+}
+
+// stream copies a blob through this process, a block at a time.
+func (s *Store) stream(ctx context.Context, dst, src blobstore.URI) (blobstore.Object, error) {
+	r, _, err := s.Open(ctx, src)
+	if err != nil {
+		return blobstore.Object{}, err
+	}
+	defer r.Close()
+	return s.Put(ctx, dst, r, blobstore.PutOptions{})
+}
