@@ -34,7 +34,7 @@ func ResolveFirst(ctx context.Context, store blobstore.Store, apps []blobstore.U
 	}
 	none := &NoneRestoresError{Apps: apps, Errs: errs}
 	if none.neverPinned() {
-		return Resolved{}, fmt.Errorf("%w: %s", ErrNoPin, joinURIs(apps))
+		return Resolved{Candidates: refused}, fmt.Errorf("%w: %s", ErrNoPin, joinURIs(apps))
 	}
 	return Resolved{Candidates: refused}, none
 }

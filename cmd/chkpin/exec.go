@@ -130,15 +130,17 @@ func restoreOption(words []string, run bool) string {
 	if run {
 		valued = runValued
 	}
-	for i := 0; i < len(words); i++ {
+	for i := 0; i < len(words) && strings.HasPrefix(words[i], "-"); i++ {
 		name, _, joined := strings.Cut(words[i], "=")
-		switch {
-		case !strings.HasPrefix(name, "-"):
-			return ""
+		setting := strings.TrimPrefix(words[i], "-D")
+		if setting == "" && i+1 < len(words) {
+			setting = words[i+1]
+		}
+		switch key, _, _ := strings.Cut(setting, "="); {
 		case slices.Contains(restoreOptions, name):
 			return words[i]
-		case name == "-D" && i+1 < len(words) && restoreSetting(words[i+1]), restoreSetting(strings.TrimPrefix(words[i], "-D")):
-			return strings.TrimPrefix(words[i], "-D")
+		case slices.Contains(restoreSettings, key):
+			return setting
 		case !joined && slices.Contains(valued, name):
 			i++
 		}
@@ -149,12 +151,8 @@ func restoreOption(words []string, run bool) string {
 // restoreOptions are the spellings that Flink's parsers take (commons-cli).
 var restoreOptions = []string{"-s", "--s", "-fromSavepoint", "--fromSavepoint"}
 
-// restoreSetting reports whether key=value is one of the settings that say what
-// to restore.
-func restoreSetting(text string) bool {
-	key, _, _ := strings.Cut(text, "=")
-	return key == "execution.savepoint.path" || key == "execution.state-recovery.path"
-}
+// restoreSettings are the settings that say what to restore.
+var restoreSettings = []string{"execution.savepoint.path", "execution.state-recovery.path"}
 
 // The options that take the next word as their value: of the entry point
 // (StandaloneApplicationClusterConfigurationParserFactory, 1.13 to 2.3) and of

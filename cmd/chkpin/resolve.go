@@ -128,7 +128,7 @@ func (c restoreChoice) restored(ctx context.Context, env *environment, apps []bl
 		env.warnNotMounted(apps)
 		return r, nil
 	case err != nil:
-		return r, c.explain(err)
+		return r, c.explain(err, apps)
 	}
 	r.Warnings = append(r.Warnings, env.restoreWarnings()...)
 	running, err := c.running(ctx, env, r)
@@ -267,10 +267,13 @@ func (c *resolveCommand) resolve(ctx context.Context, env *environment) error {
 
 // explain adds the way out. What is damaged here has no generation left that
 // restores, or --strict keeps from looking for one.
-func (c restoreChoice) explain(err error) error {
+func (c restoreChoice) explain(err error, apps []blobstore.URI) error {
 	lost := errors.Is(err, checkpoint.ErrPinGone) || as[*checkpoint.DamagedError](err)
 	further := len(c.Checkpoints)+len(c.Savepoints) > 0
+	from := movedFrom(err, apps)
 	switch {
+	case from != "":
+		return &hintedError{err, fmt.Sprintf("the pin was made at %s and names its state there: is the volume mounted at another path? To look at it where it is, say --relocated", from)}
 	case errors.Is(err, checkpoint.ErrNoPin) && further && !c.AnyLineage:
 		return &hintedError{err, "is the URI right? If state below --checkpoints or --savepoints is this application's, --any-lineage takes the newest; --allow-first-start starts without state"}
 	case errors.Is(err, checkpoint.ErrNoPin):
@@ -283,4 +286,23 @@ func (c restoreChoice) explain(err error) error {
 		return &hintedError{err, "no generation restores, and nothing else was found; find a checkpoint or savepoint that chkpin verify calls restorable, and do not start without state by accident"}
 	}
 	return err
+}
+
+// movedFrom returns where a pin was made whose missing state is named below
+// another application's folder, "" if that is not what is wrong.
+func movedFrom(err error, apps []blobstore.URI) string {
+	damaged, ok := errors.AsType[*checkpoint.DamagedError](err)
+	if !ok || len(damaged.Missing) == 0 {
+		return ""
+	}
+	missing, err := blobstore.Parse(damaged.Missing[0])
+	if err != nil {
+		return ""
+	}
+	state := missing.Dir()
+	made := state.Dir().Dir()
+	if !checkpoint.LayoutOf(made).State.Same(state) || slices.ContainsFunc(apps, made.Same) {
+		return ""
+	}
+	return made.String()
 }
