@@ -99,6 +99,7 @@ func (s *search) knowAuthor(ctx context.Context) error {
 			return err
 		case ok && rec.Generation == "":
 			rec = r // pin.json was lost
+			s.result.Lineage = rec.lineage()
 		case ok && r.Run.is(rec.Run):
 			s.rolledBack = true // a later generation of it is not what is published
 		}
@@ -140,17 +141,33 @@ func (s *search) checkpointsBelow(ctx context.Context, root blobstore.URI) error
 	}
 	s.tellEmpty(root, empty)
 	s.refuseOthers(root, "job folder", others)
-	if job := root.Base(); loose && (s.any || job == s.author.JobID && job != "") {
-		if err := s.checkpointsOf(ctx, root, job); err != nil {
+	if loose {
+		if err := s.looseCheckpoints(ctx, root); err != nil {
 			return err
 		}
-	} else if loose {
-		s.refuse(false, root, "checkpoints in it have no job folder that would say whose they are") // execution.checkpointing.create-subdir=false
 	}
 	for _, job := range jobs {
 		if err := s.checkpointsOf(ctx, root.Join(job), job); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// looseCheckpoints are those directly in a folder that was named: a job folder,
+// or what execution.checkpointing.create-subdir=false makes.
+func (s *search) looseCheckpoints(ctx context.Context, root blobstore.URI) error {
+	job := root.Base()
+	if !jobFolder.MatchString(job) {
+		job = ""
+	}
+	switch {
+	case s.any || job != "" && job == s.author.JobID:
+		return s.checkpointsOf(ctx, root, job)
+	case job != "":
+		s.refuseOthers(root.Dir(), "job folder", []string{job})
+	default:
+		s.refuse(true, root, "the checkpoints in it have no job folder that would say whose they are")
 	}
 	return nil
 }

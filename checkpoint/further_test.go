@@ -134,9 +134,19 @@ func TestResolveFurther(t *testing.T) {
 			deleteBelow(t, x.store, LayoutOf(app).State)
 			remove(t, x.store, LayoutOf(app).Record)
 		}, want: blue + "/chk-5/_metadata"},
+		{name: "the record is lost, and all that is left of the pin is an older generation", happens: func(t *testing.T, x *lab) {
+			l := LayoutOf(app)
+			for _, u := range []blobstore.URI{l.Record, l.Metadata, l.generation("00000002-chk-5").Join(MetadataName)} {
+				remove(t, x.store, u)
+			}
+		}, want: blue + "/chk-5/_metadata"},
 
 		{name: "a folder where nothing is", change: func(o *ResolveOptions) { o.Checkpoints[0] = flinkFolder.Join("nowhere") },
 			want: pin, warning: "nothing is at s3://lake/flink/nowhere"},
+		{name: "a folder of another job", change: func(o *ResolveOptions) { o.Checkpoints = []blobstore.URI{blobstore.MustParse(green)} },
+			happens: func(t *testing.T, x *lab) { x.green(app, 5).completes(50) }, want: pin, why: "1 job folder not of job 1a92be"},
+		{name: "checkpoints of nobody, and any will do", happens: func(t *testing.T, x *lab) { x.job.write(9, flinkFolder.Join("chk-9")) },
+			change: any, want: "s3://lake/flink/chk-9/_metadata"},
 		{name: "checkpoints of nobody", happens: func(t *testing.T, x *lab) { x.job.write(9, flinkFolder.Join("chk-9")) },
 			want: pin, why: "no job folder that would say whose they are"},
 	} {

@@ -129,7 +129,7 @@ func (f *finder) pin(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	defer f.knowLineage()
+	f.result.Lineage = f.record.lineage()
 	snap, err := prove(ctx, f.store, f.layout.Metadata, f.opts.Relocations)
 	if errors.Is(err, blobstore.ErrNotExist) || as[*DamagedError](err) {
 		return f.fallBack(ctx, err)
@@ -147,6 +147,7 @@ func (f *finder) pin(ctx context.Context) error {
 		if found != nil {
 			f.record = *found
 		}
+		f.result.Lineage = f.record.lineage()
 	}
 	f.take(f.named.Metadata, snap, f.record)
 	return nil
@@ -171,7 +172,7 @@ func (f *finder) fallBack(ctx context.Context, cause error) error {
 		f.refuse(false, f.named.Metadata, "%v", cause) // the warning says it, too
 		f.warn("falling back to generation %s: %v", found.Generation, cause)
 		if f.record.Generation == "" {
-			f.record = *found
+			f.result.Lineage = found.lineage()
 		}
 		f.take(f.named.generation(found.Generation).Join(MetadataName), snap, *found)
 		return nil
@@ -207,14 +208,17 @@ func (f *finder) take(path blobstore.URI, s *Snapshot, rec Record) {
 	r.JobID, r.CheckpointID, r.Triggered = rec.Run.JobID, s.CheckpointID, rec.Checkpoint.Triggered
 }
 
-func (f *finder) knowLineage() {
-	if f.record.Generation == "" {
-		return
+// lineage are the runs that a record knows to have gone on from each other,
+// newest first.
+func (r Record) lineage() []Run {
+	if r.Generation == "" {
+		return nil
 	}
-	if seen := f.record.waiting(); seen != nil {
-		f.result.Lineage = append(f.result.Lineage, seen.Run)
+	var runs []Run
+	if seen := r.waiting(); seen != nil {
+		runs = append(runs, seen.Run)
 	}
-	f.result.Lineage = append(append(f.result.Lineage, f.record.Run), f.record.Previous...)
+	return append(append(runs, r.Run), r.Previous...)
 }
 
 // check is about what was chosen: what Flink will make of it, and its age.
