@@ -34,6 +34,10 @@ type ResolveOptions struct {
 	// is too new for it; zero means that it is not known.
 	Flink Release
 
+	// Timeout is for each application: storage that takes longer counts as not
+	// reachable. 0 means to wait.
+	Timeout time.Duration
+
 	Relocations Relocations
 	Now         func() time.Time // nil means time.Now
 }
@@ -78,6 +82,11 @@ type Candidate struct {
 func Resolve(ctx context.Context, store blobstore.Store, app blobstore.URI, opts ResolveOptions) (Resolved, error) {
 	f := finder{store: store, named: LayoutOf(app), layout: LayoutOf(opts.Relocations.Apply(app)), opts: opts}
 	f.result.App = app
+	if opts.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, opts.Timeout)
+		defer cancel()
+	}
 	err := f.pin(ctx)
 	if opts.looksFurther() && !opts.refuses(err) {
 		err = f.lookFurther(ctx, err)

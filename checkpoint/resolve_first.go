@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/chkpin/chkpin/blobstore"
@@ -34,6 +35,9 @@ func ResolveFirst(ctx context.Context, store blobstore.Store, apps []blobstore.U
 	}
 	none := &NoneRestoresError{Apps: apps, Errs: errs}
 	if none.neverPinned() {
+		for i := range refused { // the error says it
+			refused[i].Preferred = refused[i].Preferred && !slices.ContainsFunc(apps, refused[i].URI.Same)
+		}
 		return Resolved{Candidates: refused}, fmt.Errorf("%w: %s", ErrNoPin, joinURIs(apps))
 	}
 	return Resolved{Candidates: refused}, none

@@ -1,7 +1,10 @@
 package checkpoint
 
 import (
+	"context"
+	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -94,4 +97,29 @@ func TestResolveFirstUnreachable(t *testing.T) {
 	_, err = ResolveFirst(t.Context(), store, []blobstore.URI{gone, app.Dir().Join("new")}, ResolveOptions{})
 	require.ErrorIs(t, err, blobstore.ErrContainer)
 	require.NotErrorIs(t, err, ErrNoPin)
+}
+
+// silent is a store of which one bucket never answers.
+type silent struct {
+	blobstore.Store
+	bucket string
+}
+
+func (s silent) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobstore.Object, error) {
+	if u.Container() == s.bucket {
+		<-ctx.Done()
+		return nil, blobstore.Object{}, &blobstore.Error{Op: "open", URI: u, Err: ctx.Err()}
+	}
+	return s.Store.Open(ctx, u)
+}
+
+func TestResolveFirstDoesNotWaitForEver(t *testing.T) {
+	x := newLab(t, 4)
+	gone := blobstore.MustParse("s3://gone/orders")
+	synctest.Test(t, func(t *testing.T) {
+		r, err := ResolveFirst(t.Context(), silent{x.store, "gone"}, []blobstore.URI{gone, app}, ResolveOptions{Timeout: time.Minute})
+		require.NoError(t, err)
+		require.Equal(t, app, r.App)
+		require.Equal(t, gone, r.Candidates[0].URI)
+	})
 }

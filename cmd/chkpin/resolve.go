@@ -21,6 +21,7 @@ type restoreChoice struct {
 	AllowFirstStart bool               `env:"CHKPIN_ALLOW_FIRST_START" help:"Start without state when nothing was ever pinned: print nothing and exit 0."`
 	Strict          bool               `env:"CHKPIN_STRICT" help:"Refuse a damaged pin instead of falling back to an older generation, and to start a job that --jobmanager says is running."`
 	MaxAge          time.Duration      `placeholder:"DURATION" env:"CHKPIN_MAX_AGE" help:"Refuse a checkpoint that was triggered longer ago."`
+	Timeout         time.Duration      `default:"2m" env:"CHKPIN_TIMEOUT" help:"For each application; storage that takes longer counts as not reachable."`
 	Checkpoints     []blobstore.URI    `sep:"none" placeholder:"URI" env:"CHKPIN_CHECKPOINTS" help:"Folder of the jobs' checkpoint folders: start from the newest checkpoint there if it continues what is pinned and restores. Repeatable."`
 	Savepoints      []blobstore.URI    `sep:"none" placeholder:"URI" env:"CHKPIN_SAVEPOINTS" help:"The same for a folder of savepoints. Repeatable."`
 	AnyLineage      bool               `env:"CHKPIN_ANY_LINEAGE" help:"Below --checkpoints and --savepoints, take what was written last, whatever job wrote it."`
@@ -32,15 +33,18 @@ type restoreChoice struct {
 
 // Validate refuses what would otherwise silently do nothing.
 func (c restoreChoice) Validate() error {
-	if c.AnyLineage && len(c.Checkpoints)+len(c.Savepoints) == 0 {
+	switch {
+	case c.AnyLineage && len(c.Checkpoints)+len(c.Savepoints) == 0:
 		return errors.New("--any-lineage needs --checkpoints or --savepoints")
+	case c.Timeout <= 0:
+		return errors.New("--timeout must be more than 0s")
 	}
 	return nil
 }
 
 func (c restoreChoice) options(env *environment) checkpoint.ResolveOptions {
 	return checkpoint.ResolveOptions{
-		Strict: c.Strict, MaxAge: c.MaxAge,
+		Strict: c.Strict, MaxAge: c.MaxAge, Timeout: c.Timeout,
 		Checkpoints: c.Checkpoints, Savepoints: c.Savepoints, AnyLineage: c.AnyLineage,
 		Flink: c.FlinkVersion, Relocations: env.relocations,
 	}
