@@ -115,8 +115,8 @@ func (s *search) knowAuthor(ctx context.Context) error {
 }
 
 var (
-	jobFolder        = regexp.MustCompile(`^[0-9a-f]{32}$`)
-	checkpointFolder = regexp.MustCompile(`^chk-\d+$`)
+	jobFolderName        = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	checkpointFolderName = regexp.MustCompile(`^chk-\d+$`)
 )
 
 // checkpointsBelow looks into a folder of job folders, or a job folder.
@@ -130,9 +130,9 @@ func (s *search) checkpointsBelow(ctx context.Context, root blobstore.URI) error
 		empty = false
 		switch name := o.URI.Base(); {
 		case !o.Dir:
-		case checkpointFolder.MatchString(name):
+		case checkpointFolderName.MatchString(name):
 			loose = true
-		case !jobFolder.MatchString(name):
+		case !jobFolderName.MatchString(name):
 		case s.any || name == s.author.JobID:
 			jobs = append(jobs, name)
 		default:
@@ -158,7 +158,7 @@ func (s *search) checkpointsBelow(ctx context.Context, root blobstore.URI) error
 // or what execution.checkpointing.create-subdir=false makes.
 func (s *search) looseCheckpoints(ctx context.Context, root blobstore.URI) error {
 	job := root.Base()
-	if !jobFolder.MatchString(job) {
+	if !jobFolderName.MatchString(job) {
 		job = ""
 	}
 	switch {

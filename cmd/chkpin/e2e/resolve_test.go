@@ -18,6 +18,7 @@ import (
 func resolvedFormsRestore(s *story) {
 	var first pinned
 	var held job.Tally
+	version := []string{"--flink-version", s.cell.release}
 	s.step("run, pin", func(ctx context.Context) string {
 		cluster := s.start()
 		s.waitFilled(ctx, cluster)
@@ -36,24 +37,17 @@ func resolvedFormsRestore(s *story) {
 		return "restored"
 	}
 
-	// Without --flink-version chkpin takes names that suit many releases.
-	version := []string{"--flink-version", s.cell.release}
-	for name, flags := range map[string][]string{"": nil, " of the release": version} {
-		s.step("settings"+name, func(ctx context.Context) string {
+	// Without --flink-version chkpin takes names that suit many releases; flink run of 1.14 has no restore mode.
+	for _, flags := range [][]string{nil, version} {
+		how := strings.Join(append([]string{""}, flags...), " ")
+		s.step("settings"+how, func(ctx context.Context) string {
 			text := s.chkpin(ctx, exitDone, append([]string{"resolve", s.app.String(), "--format", "conf"}, flags...)...)
-			return restores(ctx, s.startAs(func(o *lab.Options) {
-				o.Conf = map[string]string{}
-				for line := range strings.Lines(text) {
-					key, value, found := strings.Cut(strings.TrimSpace(line), ": ")
-					require.True(s, found, line)
-					o.Conf[key] = value
-				}
-			}))
+			return restores(ctx, s.startAs(func(o *lab.Options) { o.Conf = settings(s, text) }))
 		})
-		if strings.HasPrefix(s.cell.release, "1.14.") && flags == nil {
-			continue // its flink run has no restore mode
+		if flags == nil && strings.HasPrefix(s.cell.release, "1.14.") {
+			continue
 		}
-		s.step("flink run"+name, func(ctx context.Context) string {
+		s.step("flink run"+how, func(ctx context.Context) string {
 			cluster := s.startAs(func(o *lab.Options) { o.Job = lab.Job{} })
 			require.NoError(s, cluster.WaitReady(ctx))
 			args := s.chkpin(ctx, exitDone, append([]string{"resolve", s.app.String(), "--format", "flink-run"}, flags...)...)
@@ -71,4 +65,15 @@ func resolvedFormsRestore(s *story) {
 	s.step("exec java", func(ctx context.Context) string {
 		return restores(ctx, s.startAs(func(o *lab.Options) { o.Launcher = []string{s.binary, "exec", s.app.String(), "--"} }))
 	})
+}
+
+// settings reads lines of Flink's configuration.
+func settings(s *story, text string) map[string]string {
+	conf := map[string]string{}
+	for line := range strings.Lines(text) {
+		key, value, found := strings.Cut(strings.TrimSpace(line), ": ")
+		require.True(s, found, line)
+		conf[key] = value
+	}
+	return conf
 }
