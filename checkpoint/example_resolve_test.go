@@ -14,7 +14,7 @@ import (
 func ExampleResolveFirst() {
 	store := blobstore.Mux{blobstore.FamilyS3: blobstore.NewMemory()} // s3store.New in a program
 	apps := []blobstore.URI{blobstore.MustParse("s3://bucket/orders"), blobstore.MustParse("s3://elsewhere/orders")}
-	flink := checkpoint.Release{Major: 1, Minor: 20}
+	flink := checkpoint.FlinkVersion{Major: 1, Minor: 20}
 
 	r, err := checkpoint.ResolveFirst(context.Background(), store, apps, checkpoint.ResolveOptions{
 		Savepoints: []blobstore.URI{blobstore.MustParse("s3://bucket/savepoints")},

@@ -32,7 +32,7 @@ type ResolveOptions struct {
 
 	// Flink is the release that will restore. It is warned of a metadata file that
 	// is too new for it; zero means that it is not known.
-	Flink Release
+	Flink FlinkVersion
 
 	// Timeout is for each application: storage that takes longer counts as not
 	// reachable. 0 means to wait.

@@ -65,7 +65,7 @@ type place struct {
 	run bool // it is an action of the flink command
 }
 
-func (p place) args(r checkpoint.Resolved, flink checkpoint.Release) []string {
+func (p place) args(r checkpoint.Resolved, flink checkpoint.FlinkVersion) []string {
 	if p.run {
 		return r.RunArgs(flink)
 	}

@@ -18,14 +18,14 @@ import (
 
 // restoreChoice says what may be started from.
 type restoreChoice struct {
-	AllowFirstStart bool               `env:"CHKPIN_ALLOW_FIRST_START" help:"Start without state when nothing was ever pinned: print nothing and exit 0."`
-	Strict          bool               `env:"CHKPIN_STRICT" help:"Refuse a damaged pin instead of falling back to an older generation, and to start a job that --jobmanager says is running."`
-	MaxAge          time.Duration      `placeholder:"DURATION" env:"CHKPIN_MAX_AGE" help:"Refuse a checkpoint that was triggered longer ago."`
-	Timeout         time.Duration      `default:"2m" env:"CHKPIN_TIMEOUT" help:"For each application; storage that takes longer counts as not reachable."`
-	Checkpoints     []blobstore.URI    `sep:"none" placeholder:"URI" env:"CHKPIN_CHECKPOINTS" help:"Folder of the jobs' checkpoint folders: start from the newest checkpoint there if it continues what is pinned and restores. Repeatable."`
-	Savepoints      []blobstore.URI    `sep:"none" placeholder:"URI" env:"CHKPIN_SAVEPOINTS" help:"The same for a folder of savepoints. Repeatable."`
-	AnyLineage      bool               `env:"CHKPIN_ANY_LINEAGE" help:"Below --checkpoints and --savepoints, take what was written last, whatever job wrote it."`
-	FlinkVersion    checkpoint.Release `placeholder:"VERSION" env:"CHKPIN_FLINK_VERSION" help:"Flink that will start, such as 1.20: decides what its options are called. Without it they are those that 1.15 to 2.3 understand."`
+	AllowFirstStart bool                    `env:"CHKPIN_ALLOW_FIRST_START" help:"Start without state when nothing was ever pinned: print nothing and exit 0."`
+	Strict          bool                    `env:"CHKPIN_STRICT" help:"Refuse a damaged pin instead of falling back to an older generation, and to start a job that --jobmanager says is running."`
+	MaxAge          time.Duration           `placeholder:"DURATION" env:"CHKPIN_MAX_AGE" help:"Refuse a checkpoint that was triggered longer ago."`
+	Timeout         time.Duration           `default:"2m" env:"CHKPIN_TIMEOUT" help:"For each application; storage that takes longer counts as not reachable."`
+	Checkpoints     []blobstore.URI         `sep:"none" placeholder:"URI" env:"CHKPIN_CHECKPOINTS" help:"Folder of the jobs' checkpoint folders: start from the newest checkpoint there if it continues what is pinned and restores. Repeatable."`
+	Savepoints      []blobstore.URI         `sep:"none" placeholder:"URI" env:"CHKPIN_SAVEPOINTS" help:"The same for a folder of savepoints. Repeatable."`
+	AnyLineage      bool                    `env:"CHKPIN_ANY_LINEAGE" help:"Below --checkpoints and --savepoints, take what was written last, whatever job wrote it."`
+	FlinkVersion    checkpoint.FlinkVersion `placeholder:"VERSION" env:"CHKPIN_FLINK_VERSION" help:"Flink that will start, such as 1.20: decides what its options are called. Without it they are those that 1.15 to 2.3 understand."`
 
 	JobManager       string `name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"Ask this JobManager whether the job runs already."`
 	jobManagerAccess `group:"Reaching the JobManager:"`

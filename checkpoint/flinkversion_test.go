@@ -10,15 +10,15 @@ import (
 )
 
 func TestParseRelease(t *testing.T) {
-	for text, want := range map[string]Release{
+	for text, want := range map[string]FlinkVersion{
 		"1.20": {1, 20}, "1.9.3": {1, 9}, "2.3.0": {2, 3}, "2.4-SNAPSHOT": {2, 4}, "1.15.4-scala_2.12": {1, 15},
 	} {
-		r, err := ParseRelease(text)
+		r, err := ParseFlinkVersion(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, r)
 	}
 	for _, text := range []string{"", "2", "latest", "v1.20", "0.9", "-1.2", "1.-5"} {
-		_, err := ParseRelease(text)
+		_, err := ParseFlinkVersion(text)
 		require.ErrorContains(t, err, "is not a release of Flink", text)
 	}
 }
@@ -31,18 +31,18 @@ func TestNamesOfReleases(t *testing.T) {
 	older := []Setting{{"execution.savepoint.path", path}, {"execution.savepoint-restore-mode", "NO_CLAIM"}}
 	newer := []Setting{{"execution.state-recovery.path", path}, {"execution.state-recovery.claim-mode", "NO_CLAIM"}}
 	for _, c := range []struct {
-		release  Release
+		release  FlinkVersion
 		run      []string
 		settings []Setting
 	}{
-		{Release{}, []string{"-s", path, "-restoreMode", "NO_CLAIM"}, older},
-		{Release{1, 13}, []string{"-s", path}, older[:1]},
-		{Release{1, 14}, []string{"-s", path}, older[:1]},
-		{Release{1, 15}, []string{"-s", path, "-restoreMode", "NO_CLAIM"}, older},
-		{Release{1, 19}, []string{"-s", path, "-restoreMode", "NO_CLAIM"}, older},
-		{Release{1, 20}, []string{"-s", path, "-claimMode", "NO_CLAIM"}, newer},
-		{Release{2, 0}, []string{"-s", path, "-claimMode", "NO_CLAIM"}, newer},
-		{Release{2, 3}, []string{"-s", path, "-claimMode", "NO_CLAIM"}, newer},
+		{FlinkVersion{}, []string{"-s", path, "-restoreMode", "NO_CLAIM"}, older},
+		{FlinkVersion{1, 13}, []string{"-s", path}, older[:1]},
+		{FlinkVersion{1, 14}, []string{"-s", path}, older[:1]},
+		{FlinkVersion{1, 15}, []string{"-s", path, "-restoreMode", "NO_CLAIM"}, older},
+		{FlinkVersion{1, 19}, []string{"-s", path, "-restoreMode", "NO_CLAIM"}, older},
+		{FlinkVersion{1, 20}, []string{"-s", path, "-claimMode", "NO_CLAIM"}, newer},
+		{FlinkVersion{2, 0}, []string{"-s", path, "-claimMode", "NO_CLAIM"}, newer},
+		{FlinkVersion{2, 3}, []string{"-s", path, "-claimMode", "NO_CLAIM"}, newer},
 	} {
 		require.Equal(t, c.run, r.RunArgs(c.release), "%s", c.release)
 		require.Equal(t, c.settings, r.Settings(c.release), "%s", c.release)
@@ -55,19 +55,19 @@ func TestReadableSince(t *testing.T) {
 		version int32
 		tag     byte
 		dialect metadata.Dialect
-		want    Release
+		want    FlinkVersion
 	}{
-		{2, 5, metadata.Standard, Release{1, 3}},
-		{3, 5, metadata.Standard, Release{1, 11}},
-		{3, 6, metadata.Flink111, Release{1, 11}},
-		{3, 7, metadata.Standard, Release{1, 13}},
-		{3, 10, metadata.Flink114, Release{1, 14}},
-		{3, 12, metadata.Standard, Release{1, 15}},
-		{4, 12, metadata.Standard, Release{1, 16}},
-		{4, 14, metadata.Standard, Release{1, 16}},
-		{4, 17, metadata.Standard, Release{1, 20}},
-		{5, 12, metadata.Standard, Release{2, 0}},
-		{6, 17, metadata.Standard, Release{2, 1}},
+		{2, 5, metadata.Standard, FlinkVersion{1, 3}},
+		{3, 5, metadata.Standard, FlinkVersion{1, 11}},
+		{3, 6, metadata.Flink111, FlinkVersion{1, 11}},
+		{3, 7, metadata.Standard, FlinkVersion{1, 13}},
+		{3, 10, metadata.Flink114, FlinkVersion{1, 14}},
+		{3, 12, metadata.Standard, FlinkVersion{1, 15}},
+		{4, 12, metadata.Standard, FlinkVersion{1, 16}},
+		{4, 14, metadata.Standard, FlinkVersion{1, 16}},
+		{4, 17, metadata.Standard, FlinkVersion{1, 20}},
+		{5, 12, metadata.Standard, FlinkVersion{2, 0}},
+		{6, 17, metadata.Standard, FlinkVersion{2, 1}},
 	} {
 		s := &Snapshot{File: &metadata.File{Version: c.version, HighestTag: c.tag, Dialect: c.dialect}}
 		require.Equal(t, c.want, s.ReadableSince(), "%+v", c)
@@ -79,7 +79,7 @@ func TestRecordingsAreReadable(t *testing.T) {
 	for _, r := range recordings {
 		job := newJob(t, r)
 		job.completes(r.id)
-		wrote, err := ParseRelease(r.name)
+		wrote, err := ParseFlinkVersion(r.name)
 		require.NoError(t, err)
 		since := loaded(t, job.store, job.chk(r.id)).ReadableSince()
 		require.LessOrEqual(t, since.Compare(wrote), 0, "%s: %s", r.name, since)
@@ -88,7 +88,7 @@ func TestRecordingsAreReadable(t *testing.T) {
 
 func TestResolveWarnsOfADowngrade(t *testing.T) {
 	x := newLab(t, 4) // of 2.3.0
-	for release, warned := range map[Release]bool{{}: false, {1, 20}: true, {2, 0}: true, {2, 1}: false, {2, 3}: false} {
+	for release, warned := range map[FlinkVersion]bool{{}: false, {1, 20}: true, {2, 0}: true, {2, 1}: false, {2, 3}: false} {
 		r, err := resolve(t, x.store, ResolveOptions{Flink: release})
 		require.NoError(t, err)
 		require.Equal(t, warned, len(r.Warnings) == 1, "%s: %q", release, r.Warnings)

@@ -7,39 +7,39 @@ import (
 	"github.com/chkpin/chkpin/checkpoint/metadata"
 )
 
-// Release is a release of Flink, as far as names and formats depend on it. The
-// zero value is an unknown one.
-type Release struct{ Major, Minor int }
+// FlinkVersion is a release of Flink, as far as names and formats depend on it.
+// The zero value is an unknown one.
+type FlinkVersion struct{ Major, Minor int }
 
-// ParseRelease reads 1.20, 1.20.5 or 2.0-SNAPSHOT.
-func ParseRelease(text string) (Release, error) {
-	var r Release
-	if n, _ := fmt.Sscanf(text, "%d.%d", &r.Major, &r.Minor); n < 2 || r.Major < 1 || r.Minor < 0 {
-		return Release{}, fmt.Errorf("%q is not a release of Flink, such as 1.20", text)
+// ParseFlinkVersion reads 1.20, 1.20.5 or 2.0-SNAPSHOT.
+func ParseFlinkVersion(text string) (FlinkVersion, error) {
+	var v FlinkVersion
+	if n, _ := fmt.Sscanf(text, "%d.%d", &v.Major, &v.Minor); n < 2 || v.Major < 1 || v.Minor < 0 {
+		return FlinkVersion{}, fmt.Errorf("%q is not a release of Flink, such as 1.20", text)
 	}
-	return r, nil
+	return v, nil
 }
 
-// UnmarshalText is [ParseRelease].
-func (r *Release) UnmarshalText(text []byte) (err error) {
-	*r, err = ParseRelease(string(text))
+// UnmarshalText is [ParseFlinkVersion].
+func (v *FlinkVersion) UnmarshalText(text []byte) (err error) {
+	*v, err = ParseFlinkVersion(string(text))
 	return err
 }
 
 // IsZero reports whether the release is unknown.
-func (r Release) IsZero() bool { return r == Release{} }
+func (v FlinkVersion) IsZero() bool { return v == FlinkVersion{} }
 
-func (r Release) String() string { return fmt.Sprintf("%d.%d", r.Major, r.Minor) }
+func (v FlinkVersion) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// Compare is negative when r is older than s, 0 when they are the same.
-func (r Release) Compare(s Release) int {
-	return cmp.Or(cmp.Compare(r.Major, s.Major), cmp.Compare(r.Minor, s.Minor))
+// Compare is negative when v is older than w, 0 when they are the same.
+func (v FlinkVersion) Compare(w FlinkVersion) int {
+	return cmp.Or(cmp.Compare(v.Major, w.Major), cmp.Compare(v.Minor, w.Minor))
 }
 
 // The releases that gave the restore path other names.
 var (
-	restoreModes = Release{1, 15} // there is a mode: RestoreMode, CLAIM, NO_CLAIM and LEGACY
-	claimModes   = Release{1, 20} // it is called claim mode, and the settings state-recovery
+	restoreModes = FlinkVersion{1, 15} // there is a mode: RestoreMode, CLAIM, NO_CLAIM and LEGACY
+	claimModes   = FlinkVersion{1, 20} // it is called claim mode, and the settings state-recovery
 )
 
 // Setting is a line of Flink's configuration.
@@ -53,7 +53,7 @@ func (r Resolved) Args() []string { return []string{"--fromSavepoint", r.Path.St
 // RunArgs are the options of "flink run" (CliFrontendParser): -restoreMode from
 // 1.15 on, which is called -claimMode since 1.20. Both are measured on 2.3.0, so
 // what an unknown release gets suits 1.15 to 2.3; releases before refuse it.
-func (r Resolved) RunArgs(flink Release) []string {
+func (r Resolved) RunArgs(flink FlinkVersion) []string {
 	args := []string{"-s", r.Path.String()}
 	switch {
 	case flink.IsZero():
@@ -70,7 +70,7 @@ func (r Resolved) RunArgs(flink Release) []string {
 // 1.19, StateRecoveryOptions since 1.20). An unknown release gets the older
 // names, which 2.3 still reads; a name that is newer than the release would be
 // ignored without a word, and the job would start empty.
-func (r Resolved) Settings(flink Release) []Setting {
+func (r Resolved) Settings(flink FlinkVersion) []Setting {
 	path := r.Path.String()
 	switch {
 	case !flink.IsZero() && flink.Compare(restoreModes) < 0:
@@ -89,7 +89,7 @@ const noClaim = "NO_CLAIM"
 // format version, and by its newest kind of handle, since releases added kinds
 // without a new version (MetadataSerializers, MetadataV2V3SerializerBase; 1.13.6
 // was seen to refuse a file of 1.15.4 that has its own version).
-func (s *Snapshot) ReadableSince() Release {
+func (s *Snapshot) ReadableSince() FlinkVersion {
 	since := formatSince(s.Version)
 	if tag := tagSince(s.HighestTag, s.Dialect); tag.Compare(since) > 0 {
 		return tag
@@ -97,32 +97,32 @@ func (s *Snapshot) ReadableSince() Release {
 	return since
 }
 
-func formatSince(version int32) Release {
+func formatSince(version int32) FlinkVersion {
 	switch {
 	case version <= 2:
-		return Release{1, 3}
+		return FlinkVersion{1, 3}
 	case version == 3:
-		return Release{1, 11}
+		return FlinkVersion{1, 11}
 	case version == 4:
-		return Release{1, 16}
+		return FlinkVersion{1, 16}
 	case version == 5:
-		return Release{2, 0}
+		return FlinkVersion{2, 0}
 	}
-	return Release{2, 1}
+	return FlinkVersion{2, 1}
 }
 
-func tagSince(tag byte, dialect metadata.Dialect) Release {
+func tagSince(tag byte, dialect metadata.Dialect) FlinkVersion {
 	switch {
 	case tag >= 15: // merged files
-		return Release{1, 20}
+		return FlinkVersion{1, 20}
 	case tag >= 13: // changelog with a checkpoint id or a storage name
-		return Release{1, 16}
+		return FlinkVersion{1, 16}
 	case tag >= 8 && dialect == metadata.Flink114: // changelog, as only 1.14 reads it
-		return Release{1, 14}
+		return FlinkVersion{1, 14}
 	case tag >= 8: // changelog, and handles with an id
-		return Release{1, 15}
+		return FlinkVersion{1, 15}
 	case tag == 7: // canonical savepoints
-		return Release{1, 13}
+		return FlinkVersion{1, 13}
 	}
-	return Release{}
+	return FlinkVersion{}
 }
