@@ -51,10 +51,13 @@ func (f *finder) lookFurther(ctx context.Context, noPin error) error {
 		f.warn("job id %s names several runs, which write to one folder: numbers there are not in the order of time", s.author.JobID)
 	}
 	taken, err := s.take(ctx)
-	if taken || err != nil {
-		return err
+	if err != nil || !taken {
+		return cmp.Or(err, noPin)
 	}
-	return noPin
+	if !errors.Is(noPin, ErrNoPin) {
+		f.lost = cmp.Or(f.lost, noPin)
+	}
+	return nil
 }
 
 // search is one look at what lies outside of the pin.
@@ -76,8 +79,10 @@ type search struct {
 
 // outside is a checkpoint or savepoint that is not part of the pin.
 type outside struct {
-	*Snapshot
-	jobID string // as far as the place or the name tells it
+	metadata blobstore.Object
+	folder   blobstore.URI // as the caller spells it
+	id       int64
+	jobID    string // as far as the place or the name tells it
 }
 
 // knowAuthor finds out whose checkpoints count: those of the run that restored
@@ -179,11 +184,7 @@ func (s *search) checkpointsOf(ctx context.Context, folder blobstore.URI, jobID 
 	}
 	for _, id := range ids {
 		u := folder.Join("chk-" + strconv.FormatInt(id, 10))
-		if !s.any && id <= s.floor {
-			s.refuse(false, u, "not newer than the pin, which is checkpoint %d", s.floor)
-			continue
-		}
-		if err := s.consider(ctx, u, jobID); err != nil {
+		if err := s.consider(ctx, outside{folder: u, id: id, jobID: jobID}); err != nil {
 			return err
 		}
 	}
@@ -205,11 +206,11 @@ func (s *search) savepointsBelow(ctx context.Context, root blobstore.URI) error 
 		switch {
 		case m == nil || !o.Dir:
 		case s.any:
-			err = s.consider(ctx, root.Join(name), "")
+			err = s.consider(ctx, outside{folder: root.Join(name)})
 		case m[1] == anonymous || !strings.HasPrefix(s.author.JobID, m[1]):
 			others = append(others, name)
 		default:
-			err = s.consider(ctx, root.Join(name), s.author.JobID)
+			err = s.considerSavepoint(ctx, root.Join(name))
 		}
 		if err != nil {
 			return err
@@ -236,35 +237,58 @@ func (s *search) refuseOthers(root blobstore.URI, what string, others []string) 
 	}
 }
 
-// consider keeps a checkpoint or savepoint if it would be newer than the pin.
-func (s *search) consider(ctx context.Context, folder blobstore.URI, jobID string) error {
+// considerSavepoint reads the number of a savepoint of the author, which its name
+// does not tell.
+func (s *search) considerSavepoint(ctx context.Context, folder blobstore.URI) error {
+	snap, err := s.load(ctx, folder)
+	if snap == nil {
+		return err
+	}
+	return s.consider(ctx, outside{folder: folder, id: snap.CheckpointID, jobID: s.author.JobID})
+}
+
+// load reads the metadata file of a folder. One that cannot be restored from is
+// refused, and nil.
+func (s *search) load(ctx context.Context, folder blobstore.URI) (*Snapshot, error) {
 	snap, err := Load(ctx, s.store, folder.Join(MetadataName), LoadOptions{s.opts.Relocations})
 	switch {
 	case errors.Is(err, blobstore.ErrNotExist):
 		s.refuse(false, folder, "not complete: it has no %s", MetadataName)
-		return nil
+		return nil, nil
 	case as[*DamagedError](err):
 		s.refuse(true, folder, "%v", err)
+		return nil, nil
+	}
+	return snap, err
+}
+
+// consider keeps a checkpoint or savepoint if it would be newer than the pin.
+func (s *search) consider(ctx context.Context, o outside) error {
+	obj, err := s.store.Stat(ctx, s.opts.Relocations.Apply(o.folder.Join(MetadataName)))
+	if errors.Is(err, blobstore.ErrNotExist) {
+		s.refuse(false, o.folder, "not complete: it has no %s", MetadataName)
 		return nil
-	case err != nil:
+	}
+	if err != nil {
 		return err
 	}
-	earlier := !snap.Object.ModTime.After(s.pinned)
+	o.metadata = obj
+	earlier := !obj.ModTime.After(s.pinned)
 	switch {
 	case s.any && earlier:
-		s.refuse(false, folder, "written before the pin")
+		s.refuse(false, o.folder, "written before the pin")
 	case s.any:
-		s.found = append(s.found, outside{snap, jobID})
-	case snap.CheckpointID <= s.floor:
-		s.refuse(false, folder, "not newer than the pin, which is checkpoint %d", s.floor)
+		s.found = append(s.found, o)
+	case o.id <= s.floor:
+		s.refuse(false, o.folder, "not newer than the pin, which is checkpoint %d", s.floor)
 	case s.held:
-		s.refuse(true, folder, "job id %s is also that of a run that was held", jobID)
+		s.refuse(true, o.folder, "job id %s is also that of a run that was held", o.jobID)
 	case s.rolledBack:
-		s.refuse(true, folder, "the pin was rolled back from it")
+		s.refuse(true, o.folder, "the pin was rolled back from it")
 	case s.constant && earlier:
-		s.refuse(true, folder, "written before the pin: it is of an earlier run with job id %s", jobID)
+		s.refuse(true, o.folder, "written before the pin: it is of an earlier run with job id %s", o.jobID)
 	default:
-		s.found = append(s.found, outside{snap, jobID})
+		s.found = append(s.found, o)
 	}
 	return nil
 }
@@ -274,27 +298,34 @@ func (s *search) consider(ctx context.Context, folder blobstore.URI, jobID strin
 // job id, what the store took in last.
 func (s *search) take(ctx context.Context) (taken bool, err error) {
 	slices.SortFunc(s.found, func(a, b outside) int {
-		byTime := b.Object.ModTime.Compare(a.Object.ModTime)
+		byTime := b.metadata.ModTime.Compare(a.metadata.ModTime)
 		if s.any || s.constant {
 			return byTime
 		}
-		return cmp.Or(cmp.Compare(b.CheckpointID, a.CheckpointID), byTime)
+		return cmp.Or(cmp.Compare(b.id, a.id), byTime)
 	})
 	for _, o := range s.found {
-		report, err := Verify(ctx, s.store, o.Snapshot)
+		snap, err := s.load(ctx, o.folder)
+		if err != nil {
+			return false, err
+		}
+		if snap == nil {
+			continue
+		}
+		report, err := Verify(ctx, s.store, snap)
 		if err == nil {
-			err = report.Err(o.URI)
+			err = report.Err(snap.URI)
 		}
 		switch {
 		case as[*DamagedError](err):
-			s.refuse(true, o.URI.Dir(), "%v", err)
+			s.refuse(true, o.folder, "%v", err)
 			continue
 		case err != nil:
 			return false, err
 		}
 		r := &s.result
-		r.Path, r.Generation, r.metadata, r.outside = o.URI, "", o.Snapshot, true
-		r.JobID, r.CheckpointID, r.Triggered = o.jobID, o.CheckpointID, time.Time{}
+		r.Path, r.Generation, r.metadata, r.outside = snap.URI, "", snap, true
+		r.JobID, r.CheckpointID, r.Triggered = o.jobID, snap.CheckpointID, time.Time{}
 		return true, nil
 	}
 	return false, nil

@@ -129,7 +129,8 @@ func TestResolveFurther(t *testing.T) {
 		}, want: pin, why: "also that of a run that was held"},
 
 		// The pin is lost; its source is not.
-		{name: "the pin is lost", happens: func(t *testing.T, x *lab) { deleteBelow(t, x.store, LayoutOf(app).State) }, want: blue + "/chk-5/_metadata"},
+		{name: "the pin is lost", happens: func(t *testing.T, x *lab) { deleteBelow(t, x.store, LayoutOf(app).State) },
+			want: blue + "/chk-5/_metadata", warning: "the pin is no fallback any more: s3://lake/pins/orders/last-state/_metadata does not restore"},
 		{name: "the pin and its record are lost", happens: func(t *testing.T, x *lab) {
 			deleteBelow(t, x.store, LayoutOf(app).State)
 			remove(t, x.store, LayoutOf(app).Record)
@@ -139,7 +140,7 @@ func TestResolveFurther(t *testing.T) {
 			for _, u := range []blobstore.URI{l.Record, l.Metadata, l.generation("00000002-chk-5").Join(MetadataName)} {
 				remove(t, x.store, u)
 			}
-		}, want: blue + "/chk-5/_metadata"},
+		}, want: blue + "/chk-5/_metadata", warning: "the pin is no fallback any more: "},
 
 		{name: "a folder where nothing is", change: func(o *ResolveOptions) { o.Checkpoints[0] = flinkFolder.Join("nowhere") },
 			want: pin, warning: "nothing is at s3://lake/flink/nowhere"},

@@ -117,6 +117,7 @@ type finder struct {
 	opts   ResolveOptions
 
 	record Record // of what is published, as far as it can be read
+	lost   error  // why the constant path does not restore, where there is something that does
 	result Resolved
 }
 
@@ -178,8 +179,8 @@ func (f *finder) fallBack(ctx context.Context, cause error) error {
 	case found != nil && f.opts.Strict:
 		return &DamagedError{URI: f.named.Metadata.String(), Missing: []string{f.named.Metadata.String()}, Err: cause}
 	case found != nil:
-		f.refuse(false, f.named.Metadata, "%v", cause) // the warning says it, too
-		f.warn("falling back to generation %s: %v", found.Generation, cause)
+		f.lost = cause
+		f.refuse(false, f.named.Metadata, "%v", cause)
 		if f.record.Generation == "" {
 			f.result.Lineage = found.lineage()
 		}
@@ -233,6 +234,12 @@ func (r Record) lineage() []Run {
 // check is about what was chosen: what Flink will make of it, and its age.
 func (f *finder) check() error {
 	r, opts := &f.result, f.opts
+	switch {
+	case f.lost != nil && r.outside:
+		f.warn("the pin is no fallback any more: %v", f.lost)
+	case f.lost != nil:
+		f.warn("falling back to generation %s: %v", r.Generation, f.lost)
+	}
 	r.Warnings = append(r.Warnings, Warnings(r.metadata)...)
 	if since := r.metadata.ReadableSince(); !opts.Flink.IsZero() && opts.Flink.Compare(since) < 0 {
 		// CheckpointMetadata of another version: "Unrecognized checkpoint version number".

@@ -124,6 +124,10 @@ func (c restoreChoice) restored(ctx context.Context, env *environment, apps []bl
 		}
 		log("refused", "uri", refused.URI.String(), "why", refused.Why)
 	}
+	known := len(r.Warnings)
+	for _, text := range r.Warnings {
+		env.log.Warn(text)
+	}
 	switch {
 	case errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart:
 		for _, app := range apps {
@@ -140,7 +144,7 @@ func (c restoreChoice) restored(ctx context.Context, env *environment, apps []bl
 		return r, err
 	}
 	r.Warnings = append(r.Warnings, running...)
-	for _, text := range r.Warnings {
+	for _, text := range r.Warnings[known:] {
 		env.log.Warn(text)
 	}
 	return r, nil
@@ -287,7 +291,7 @@ func (c restoreChoice) explain(err error, apps []blobstore.URI) error {
 	case lost && !further:
 		return &hintedError{err, "no generation restores; --checkpoints and --savepoints look for state of the job elsewhere, chkpin verify proves any you find; do not start without state by accident"}
 	case lost:
-		return &hintedError{err, "no generation restores, and nothing else was found; find a checkpoint or savepoint that chkpin verify calls restorable, and do not start without state by accident"}
+		return &hintedError{err, "no generation restores, and nothing of the lineage was found; --any-lineage takes the newest state whatever job wrote it; do not start without state by accident"}
 	}
 	return err
 }
