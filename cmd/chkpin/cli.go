@@ -78,6 +78,9 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 	}
 	args, program := cutCommand(args)
 	parsed, err := parser.Parse(args)
+	if err != nil && program == nil && slices.Contains(args, "exec") {
+		return nil, nil, &hintedError{err, hintNoCommand}
+	}
 	if err != nil {
 		return nil, nil, err
 	}

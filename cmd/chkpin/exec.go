@@ -30,11 +30,13 @@ func (c *execCommand) Help() string {
   $ chkpin exec --at 2 s3://bucket/orders -- my-entrypoint start --job-classname Orders`
 }
 
+const hintNoCommand = "the command to start follows --: chkpin exec <app> -- docker-entrypoint.sh standalone-job …"
+
 // Run replaces this process by the command, with the arguments that restore the
 // pin among its own. Signals and the exit code are then the command's.
 func (c *execCommand) Run(ctx context.Context, env *environment) error {
 	if len(c.command) == 0 {
-		return usagef("chkpin exec <app> -- docker-entrypoint.sh standalone-job …", "no command to start")
+		return usagef(hintNoCommand, "no command to start")
 	}
 	place, err := c.place()
 	if err != nil {
