@@ -122,6 +122,10 @@ func (l lineage) replaced(run Run) bool {
 
 var savepointName = regexp.MustCompile(`^savepoint-([0-9a-f]{6})-`)
 
+// anonymous is how the id of every job in application mode with high
+// availability begins: it is fixed, and names no job.
+const anonymous = "000000"
+
 // ancestor says which run of the lineage wrote the checkpoint or savepoint, ""
 // if none did. A savepoint is known by the first six digits of the job id in
 // its name, since it may be written anywhere.
@@ -133,7 +137,7 @@ func (l lineage) ancestor(path blobstore.URI) string {
 		if r.Folder != "" && within(path, r.Folder) {
 			return "job " + r.JobID
 		}
-		if m := savepointName.FindStringSubmatch(path.Base()); m != nil && len(r.JobID) >= 6 && m[1] == r.JobID[:6] && m[1] != "000000" { // the fixed id of application mode with high availability
+		if m := savepointName.FindStringSubmatch(path.Base()); m != nil && len(r.JobID) >= 6 && m[1] == r.JobID[:6] && m[1] != anonymous {
 			return "a savepoint of job " + r.JobID
 		}
 	}

@@ -151,6 +151,12 @@ func findGeneration(ctx context.Context, store blobstore.Store, l Layout, digest
 // Newer than published are those that a rollback left behind. It is nil when no
 // generation proves.
 func newestProvable(ctx context.Context, store blobstore.Store, l Layout, published string, rs Relocations) (*Record, *Snapshot, error) {
+	return findProvable(ctx, store, l, published, rs, func(string, error) {})
+}
+
+// findProvable is newestProvable that tells of every finished generation which
+// does not prove.
+func findProvable(ctx context.Context, store blobstore.Store, l Layout, published string, rs Relocations, refused func(generation string, why error)) (*Record, *Snapshot, error) {
 	names, err := generationNames(ctx, store, l)
 	if err != nil {
 		return nil, nil, err
@@ -168,6 +174,7 @@ func newestProvable(ctx context.Context, store blobstore.Store, l Layout, publis
 		}
 		s, err := prove(ctx, store, l.generation(name).Join(MetadataName), rs)
 		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) || errors.Is(err, blobstore.ErrNotExist) {
+			refused(name, err)
 			continue
 		}
 		return &r, s, err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,10 +79,15 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	args, program := cutCommand(args)
 	parsed, err := parser.Parse(args)
+	if err != nil && program == nil && slices.Contains(args, "exec") {
+		return nil, nil, &hintedError{err, hintNoCommand}
+	}
 	if err != nil {
 		return nil, nil, err
 	}
+	c.Exec.command = program
 	log := newLogger(stderr, c.LogFormat, c.LogLevel)
 	conf, err := c.flinkConf()
 	if err != nil {
@@ -97,6 +103,14 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 		relocations: c.Relocated,
 	}
 	return parsed.Selected().Target.Addr().Interface().(command), env, nil
+}
+
+// cutCommand cuts off what chkpin exec starts: all that follows the first --.
+func cutCommand(args []string) (own, command []string) {
+	if i := slices.Index(args, "--"); i > 0 && slices.Contains(args[:i], "exec") {
+		return args[:i], args[i+1:]
+	}
+	return args, nil
 }
 
 func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
@@ -129,7 +143,11 @@ func (a *appURI) UnmarshalText(text []byte) error {
 // jobManager is the JobManager's URL and how to speak to it.
 type jobManager struct {
 	JobManager string `arg:"" optional:"" name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"URL of the JobManager's REST API, such as http://app-jobmanager:8081; --flink-conf can tell it."`
+	jobManagerAccess
+}
 
+// jobManagerAccess is how to speak to a JobManager.
+type jobManagerAccess struct {
 	JobmanagerTimeout      time.Duration `default:"15s" env:"CHKPIN_JOBMANAGER_TIMEOUT" help:"For one answer, with all retries."`
 	JobmanagerCA           string        `name:"jobmanager-ca" type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_CA" help:"PEM file of the authorities to trust."`
 	JobmanagerCert         string        `type:"path" placeholder:"FILE" env:"CHKPIN_JOBMANAGER_CERT" help:"PEM file of a client certificate."`
@@ -146,6 +164,10 @@ func (j jobManager) client(env *environment) (*flinkrest.Client, error) {
 	if url == "" {
 		return nil, usagef("such as http://app-jobmanager:8081; --flink-conf with rest.address tells it, too", "no JobManager was named")
 	}
+	return j.connect(url, env)
+}
+
+func (j jobManagerAccess) connect(url string, env *environment) (*flinkrest.Client, error) {
 	return flinkrest.New(flinkrest.Config{
 		URL:          url,
 		Timeout:      j.JobmanagerTimeout,

@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -14,41 +14,45 @@ import (
 )
 
 type execCommand struct {
-	App appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	appChoice
 	restoreChoice
-	At      int      `placeholder:"N" default:"-1" help:"Insert the arguments before word N of the command (0 is the program), for commands chkpin does not know."`
-	Command []string `arg:"" passthrough:"" help:"What to start: docker-entrypoint.sh standalone-job …, flink run …, after --."`
+	At int `placeholder:"N" default:"-1" help:"Insert --fromSavepoint and the path before word N of the command (0 is the program), for commands chkpin does not know."`
+
+	command []string // what follows --
 }
+
+// Help implements [kong.HelpProvider].
+func (c *execCommand) Help() string {
+	return `The command follows --. It is started in the place of chkpin, so signals and the exit code are its own. Where it is told what to restore is decided by the word in it that begins Flink's options: standalone-job, run, run-application, standalone-job.sh start-foreground, or the class of the entry point.
+
+  $ chkpin exec --allow-first-start s3://bucket/orders -- /docker-entrypoint.sh standalone-job --job-classname Orders
+  $ chkpin exec --flink-version 1.20 s3://bucket/orders -- flink run -d orders.jar
+  $ chkpin exec --at 2 s3://bucket/orders -- my-entrypoint start --job-classname Orders`
+}
+
+const hintNoCommand = "the command to start follows --: chkpin exec <app> -- docker-entrypoint.sh standalone-job …"
 
 // Run replaces this process by the command, with the arguments that restore the
 // pin among its own. Signals and the exit code are then the command's.
 func (c *execCommand) Run(ctx context.Context, env *environment) error {
-	command := c.Command
-	if len(command) > 0 && command[0] == "--" {
-		command = command[1:]
+	if len(c.command) == 0 {
+		return usagef(hintNoCommand, "no command to start")
 	}
-	if len(command) == 0 {
-		return usagef("chkpin exec <app> -- docker-entrypoint.sh standalone-job …", "no command to start")
-	}
-	at, err := c.position(command)
+	place, err := c.place()
 	if err != nil {
 		return err
 	}
-	r, err := checkpoint.Resolve(ctx, env.store, c.App.URI, c.options(env))
-	switch {
-	case errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart:
-		env.sayFirstStart(ctx, c.App.URI)
-	case err != nil:
-		return c.explain(err)
-	default:
-		for _, text := range r.Warnings {
-			env.log.Warn(text)
-		}
-		command = slices.Insert(slices.Clone(command), at, r.Args()...)
-	}
-	program, err := exec.LookPath(command[0])
+	program, err := exec.LookPath(c.command[0])
 	if err != nil {
 		return usagef("is it in the image, and on PATH?", "%v", err)
+	}
+	r, err := c.restored(ctx, env, c.uris())
+	if err != nil {
+		return err
+	}
+	command := c.command
+	if !r.Path.IsZero() {
+		command = slices.Insert(slices.Clone(command), place.at, place.args(r, c.FlinkVersion)...)
 	}
 	env.log.Info("starting", "program", program, "restore", r.Path.String())
 	if err := syscall.Exec(program, command, os.Environ()); err != nil {
@@ -57,24 +61,107 @@ func (c *execCommand) Run(ctx context.Context, env *environment) error {
 	return nil
 }
 
+// place is where a command is told what to restore.
+type place struct {
+	at  int  // before this word
+	run bool // it is an action of the flink command
+}
+
+func (p place) args(r checkpoint.Resolved, flink checkpoint.FlinkVersion) []string {
+	if p.run {
+		return r.RunArgs(flink)
+	}
+	return r.Args()
+}
+
+func (c *execCommand) place() (place, error) {
+	if c.At >= 0 {
+		if c.At == 0 || c.At > len(c.command) {
+			return place{}, usagef("word 0 is the program; the arguments go before word N", "--at %d is not within the %d words of the command", c.At, len(c.command))
+		}
+		return place{at: c.At}, nil
+	}
+	p, ok := placeIn(c.command)
+	if !ok {
+		return place{}, usagef("say with --at N where the arguments go", "none of the words %s is in the command, so chkpin does not know where Flink reads options", strings.Join(actions, ", "))
+	}
+	if option := restoreOption(c.command[p.at:], p.run); option != "" {
+		return place{}, usagef("leave it out: chkpin puts in the path that it proved", "the command says already what to restore, with %s", option)
+	}
+	return p, nil
+}
+
 // actions are the words after which Flink's own options stand, whatever script
 // or wrapper they are given to.
 var actions = []string{"standalone-job", "run", "run-application"}
 
-// position finds where Flink still reads options as its own: right after its
-// action. Its parser stops at the first word it does not know and hands all that
+// entryPoint is the class that the scripts of application mode end in.
+const entryPoint = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
+
+// placeIn finds where Flink still reads options as its own: right after its
+// action. Its parsers stop at the first word they do not know, and hand all that
 // follows to the job (measured on 1.20.5 and 2.3.0).
-func (c *execCommand) position(command []string) (int, error) {
-	if c.At >= 0 {
-		if c.At == 0 || c.At > len(command) {
-			return 0, usagef("word 0 is the program; the arguments go before word N", "--at %d is not within the %d words of the command", c.At, len(command))
-		}
-		return c.At, nil
-	}
+func placeIn(command []string) (place, bool) {
 	for i, word := range command[1:] {
-		if slices.Contains(actions, word) {
-			return i + 2, nil
+		switch next := i + 2; {
+		case word == entryPoint, word == "standalone-job":
+			return place{at: next}, true
+		case word == "run", word == "run-application":
+			return place{at: next, run: true}, true
+		case path.Base(word) == startScript && next < len(command) && slices.Contains(startActions, command[next]):
+			return place{at: next + 1}, true
 		}
 	}
-	return 0, usagef("say with --at N where the arguments go", "none of the words %s is in the command, so chkpin does not know where Flink reads options", strings.Join(actions, ", "))
+	if path.Base(command[0]) == startScript && len(command) > 1 && slices.Contains(startActions, command[1]) {
+		return place{at: 2}, true
+	}
+	return place{}, false
 }
+
+// startScript is the script that an image's entry point starts, and startActions
+// its first word.
+const startScript = "standalone-job.sh"
+
+var startActions = []string{"start", "start-foreground"}
+
+// restoreOption returns the option among Flink's own that says what to restore,
+// "" if there is none. What stands behind the first word that is no option
+// belongs to the job.
+func restoreOption(words []string, run bool) string {
+	valued := entryPointValued
+	if run {
+		valued = runValued
+	}
+	for i := 0; i < len(words) && strings.HasPrefix(words[i], "-"); i++ {
+		name, _, joined := strings.Cut(words[i], "=")
+		setting := strings.TrimPrefix(words[i], "-D")
+		if setting == "" && i+1 < len(words) {
+			setting = words[i+1]
+		}
+		switch key, _, _ := strings.Cut(setting, "="); {
+		case slices.Contains(restoreOptions, name):
+			return words[i]
+		case slices.Contains(restoreSettings, key):
+			return setting
+		case !joined && slices.Contains(valued, name):
+			i++
+		}
+	}
+	return ""
+}
+
+// restoreOptions are the spellings that Flink's parsers take (commons-cli).
+var restoreOptions = []string{"-s", "--s", "-fromSavepoint", "--fromSavepoint"}
+
+// restoreSettings are the settings that say what to restore.
+var restoreSettings = []string{"execution.savepoint.path", "execution.state-recovery.path"}
+
+// The options that take the next word as their value: of the entry point
+// (StandaloneApplicationClusterConfigurationParserFactory, 1.13 to 2.3) and of
+// flink run (CliFrontendParser and GenericCLI).
+var (
+	entryPointValued = []string{"-c", "--configDir", "-j", "--job-classname", "-jid", "--job-id", "-D", "-h", "--host", "-r", "--webui-port", "-jars", "--jars"}
+	runValued        = []string{"-c", "--class", "-C", "--classpath", "-p", "--parallelism", "-D", "-e", "--executor", "-t", "--target",
+		"-m", "--jobmanager", "-z", "--zookeeperNamespace", "-rm", "--restoreMode", "-restoreMode", "-cm", "--claimMode", "-claimMode",
+		"-py", "--python", "-pym", "--pyModule", "-pyfs", "--pyFiles", "-pyarch", "--pyArchives", "-pyexec", "--pyExecutable", "-pyreq", "--pyRequirements"}
+)

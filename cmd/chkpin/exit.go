@@ -88,6 +88,7 @@ var verdicts = []verdict{
 	{refused, is(checkpoint.ErrCollecting), "the next tick settles it"},
 	{refused, is(checkpoint.ErrTooLarge), "raise --max-bytes, or make checkpoints incremental"},
 	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
+	{refused, as[*runningError], "stop the job first, with chkpin stop; without --strict this is a warning"},
 	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
 	{damaged, as[*checkpoint.DamagedError], "chkpin verify shows what is wrong"},
 	{unreachable, is(flinkrest.ErrUnavailable), "is the URL right and the JobManager up? The pin was left alone"},

@@ -54,6 +54,8 @@ func (c cell) pluginVersion() string {
 }
 
 var cells = []cell{
+	{"1.14.6", "rocksdb", volume},
+	{"1.15.4", "rocksdb", volume},
 	{"1.20.5", "hashmap", volume},
 	{"1.20.5", "rocksdb", volume},
 	{"1.20.5", "rocksdb", s3Hadoop},
@@ -96,6 +98,7 @@ var stories = []struct {
 	{"FlinkRestoresItsOwnCheckpoint", flinkRestoresItsOwnCheckpoint, func(cell) bool { return true }},
 	{"PinOutlivesItsCheckpoint", pinOutlivesItsCheckpoint, func(cell) bool { return true }},
 	{"StopPinsItsSavepoint", stopPinsItsSavepoint, func(c cell) bool { return c.on("rocksdb", volume) }},
+	{"ResolvedFormsRestore", resolvedFormsRestore, func(c cell) bool { return c.on("rocksdb", volume) }},
 	{"TicksBearStaleStatistics", ticksBearStaleStatistics, func(c cell) bool { return c.on("hashmap", volume) }},
 	{"TransitionMakesWay", transitionMakesWay, func(c cell) bool { return c.on("hashmap", volume) && c.release == "1.20.5" }}, // not in CI
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,24 +89,33 @@ func (s *story) step(name string, do func(ctx context.Context) string) {
 // first argument of the job.
 func (s *story) start(entryArgs ...string) *lab.Cluster {
 	s.Helper()
+	return s.startAs(func(o *lab.Options) { o.EntryArgs = entryArgs })
+}
+
+// startAs starts a cluster on the application in another way than usual.
+func (s *story) startAs(change func(*lab.Options)) *lab.Cluster {
+	s.Helper()
 	s.runs++
-	cluster, err := s.lab.Start(lab.Options{
+	options := lab.Options{
 		Distribution: s.flink,
 		Dir:          filepath.Join(s.dir, fmt.Sprintf("run-%d", s.runs)),
-		Job:          lab.Job{Jar: s.jar, Class: job.Class, Args: sizes.Args()},
-		EntryArgs:    entryArgs,
+		Job:          s.job(),
 		Checkpoints:  s.checkpoints,
 		Backend:      s.cell.backend,
 		Incremental:  s.cell.backend == "rocksdb",
 		Interval:     time.Second,
-		Conf:         s.conf,
+		Conf:         maps.Clone(s.conf),
 		Plugins:      s.plugins,
-	})
+	}
+	change(&options)
+	cluster, err := s.lab.Start(options)
 	require.NoError(s, err)
 	s.latest = cluster
 	s.Cleanup(cluster.Stop)
 	return cluster
 }
+
+func (s *story) job() lab.Job { return lab.Job{Jar: s.jar, Class: job.Class, Args: sizes.Args()} }
 
 // explain shows the end of what the latest cluster logged, if the story failed.
 func (s *story) explain() {

@@ -218,3 +218,15 @@ func (c Conf) HighAvailability() bool {
 	mode := c.Get("high-availability.type", "high-availability")
 	return mode != "" && !strings.EqualFold(mode, "NONE")
 }
+
+// ClaimMode is what becomes of the state a job restores, in capitals, "" when it
+// is not set (StateRecoveryOptions since 1.20, SavepointConfigOptions before).
+func (c Conf) ClaimMode() string {
+	return strings.ToUpper(c.Get("execution.state-recovery.claim-mode", "execution.savepoint-restore-mode"))
+}
+
+// Changelog reports whether the changelog state backend is on
+// (StateChangelogOptions; the second name until 1.19).
+func (c Conf) Changelog() bool {
+	return strings.EqualFold(c.Get("state.changelog.enabled", "state.backend.changelog.enabled"), "true")
+}

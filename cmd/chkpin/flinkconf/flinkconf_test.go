@@ -109,6 +109,25 @@ fs.azure.account.keyprovider.five.blob.core.windows.net: org.apache.flink.fs.azu
 	assert.Equal(t, map[string]string{"one": "b25l", "two": "dHdv==", "three": "dGhyZWU=", "four": "Zm91cg=="}, c.AzureKeys())
 }
 
+// What harms a pin at a restore, by its names of two releases.
+func TestClaimModeAndChangelog(t *testing.T) {
+	for text, want := range map[string]struct {
+		mode      string
+		changelog bool
+	}{
+		"rest.port: 1": {"", false},
+		"execution.savepoint-restore-mode: claim":                                                {"CLAIM", false},
+		"execution.state-recovery.claim-mode: NO_CLAIM\nexecution.savepoint-restore-mode: CLAIM": {"NO_CLAIM", false},
+		"state.backend.changelog.enabled: true":                                                  {"", true},
+		"state.changelog.enabled: false":                                                         {"", false},
+	} {
+		c, err := flinkconf.Load(folder(t, map[string]string{"config.yaml": text}))
+		require.NoError(t, err)
+		assert.Equal(t, want.mode, c.ClaimMode(), text)
+		assert.Equal(t, want.changelog, c.Changelog(), text)
+	}
+}
+
 // A file that cannot be read is named; what is in it is not.
 func TestErrorsHoldNoSecrets(t *testing.T) {
 	_, err := flinkconf.Load(folder(t, nil))

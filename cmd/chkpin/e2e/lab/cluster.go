@@ -3,7 +3,6 @@ package lab
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,11 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// Options describe a cluster that runs one job in application mode.
+// Options describe a cluster: one that runs one job in application mode, or a session cluster.
 type Options struct {
 	Distribution Distribution
 
@@ -23,8 +23,13 @@ type Options struct {
 	// exist, so that no two clusters mix.
 	Dir string
 
-	// Job is what the cluster runs. It is required: session clusters are not started yet.
+	// Job is what the cluster runs, and ends with. Without a jar it is a session cluster, which waits for jobs
+	// ([Cluster.Submit]).
 	Job Job
+
+	// Launcher, if there is one, starts the JobManager: it gets the command line that would have started it as
+	// arguments, after its own, and becomes or runs it.
+	Launcher []string
 
 	// EntryArgs go between --job-classname and the job's own arguments, such as --fromSavepoint and a path.
 	// Flink's entry point reads options up to the first word it does not know and hands the rest to the
@@ -68,6 +73,10 @@ type Cluster struct {
 	// ConfDir is the folder of its Flink configuration. It stays when the cluster ends.
 	ConfDir string
 
+	// CLI is the path of a program that is the flink command of the distribution, for this cluster.
+	CLI string
+
+	session     bool
 	http        http.Client
 	jobManager  *process
 	taskManager *process
@@ -84,10 +93,12 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("the %s ended with exit code %d\n%s", e.Process, e.ExitCode, strings.Join(e.Causes, "\n"))
 }
 
-// The entry points of a container image: its scripts end by starting these two.
+// The entry points of a container image: its scripts end by starting these.
 const (
-	jobManagerClass  = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
+	applicationClass = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
+	sessionClass     = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 	taskManagerClass = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+	cliClass         = "org.apache.flink.client.cli.CliFrontend"
 )
 
 // openedPackages are the parts of java.base that Flink or its libraries reach into by reflection.
@@ -107,9 +118,6 @@ func (l Lab) Start(o Options) (*Cluster, error) {
 }
 
 func (l Lab) start(o Options) (*Cluster, error) {
-	if o.Job.Jar == "" {
-		return nil, errors.New("no job")
-	}
 	if o.Backend == "" {
 		o.Backend = "hashmap"
 	}
@@ -142,33 +150,43 @@ func (l Lab) start(o Options) (*Cluster, error) {
 		return nil, err
 	}
 
-	env := append(os.Environ(),
-		"FLINK_CONF_DIR="+conf, "FLINK_LIB_DIR="+o.Distribution.Lib, "FLINK_PLUGINS_DIR="+o.Plugins)
-	env = append(env, o.Env...)
+	environment := append([]string{
+		"FLINK_CONF_DIR=" + conf, "FLINK_LIB_DIR=" + o.Distribution.Lib, "FLINK_PLUGINS_DIR=" + o.Plugins,
+	}, o.Env...)
+	classpath := o.Distribution.classpath()
+	if o.Job.Jar != "" {
+		classpath = o.Distribution.classpath(o.Job.Jar)
+	}
 	jvm := []string{
-		"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xmx320m",
+		l.Java, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xmx320m",
 		"-Djava.io.tmpdir=" + tmp,
 		"-Dlog4j.configurationFile=file:" + filepath.Join(conf, "log4j.properties"),
-		"-cp", o.Distribution.classpath(o.Job.Jar),
+		"-cp", classpath,
 	}
 	for _, name := range openedPackages {
 		jvm = append(jvm, "--add-opens=java.base/"+name+"=ALL-UNNAMED")
 	}
-	java := func(args ...string) *exec.Cmd {
-		cmd := exec.Command(l.Java, append(jvm[:len(jvm):len(jvm)], args...)...)
-		cmd.Dir, cmd.Env = o.Dir, env
+	java := func(launcher []string, args ...string) *exec.Cmd {
+		line := slices.Concat(launcher, jvm, args)
+		cmd := exec.Command(line[0], line[1:]...)
+		cmd.Dir, cmd.Env = o.Dir, append(os.Environ(), environment...)
 		return cmd
 	}
+	cli := filepath.Join(o.Dir, "flink")
+	if err := writeCommand(cli, environment, append(slices.Clone(jvm), cliClass)); err != nil {
+		return nil, err
+	}
 
-	entry := []string{jobManagerClass, "--configDir", conf, "--job-classname", o.Job.Class}
-	entry = append(entry, o.EntryArgs...)
-	entry = append(entry, o.Job.Args...)
-	jobManager, err := startProcess("JobManager", filepath.Join(o.Dir, "jobmanager.log"), java(entry...))
+	entry := []string{sessionClass, "--configDir", conf}
+	if o.Job.Jar != "" {
+		entry = slices.Concat([]string{applicationClass, "--configDir", conf, "--job-classname", o.Job.Class}, o.EntryArgs, o.Job.Args)
+	}
+	jobManager, err := startProcess("JobManager", filepath.Join(o.Dir, "jobmanager.log"), java(o.Launcher, entry...))
 	if err != nil {
 		return nil, err
 	}
 	taskManager, err := startProcess("TaskManager", filepath.Join(o.Dir, "taskmanager.log"),
-		java("-XX:MaxDirectMemorySize=256m", taskManagerClass, "--configDir", conf))
+		java(nil, "-XX:MaxDirectMemorySize=256m", taskManagerClass, "--configDir", conf))
 	if err != nil {
 		jobManager.kill()
 		return nil, err
@@ -176,6 +194,8 @@ func (l Lab) start(o Options) (*Cluster, error) {
 	return &Cluster{
 		URL:         fmt.Sprintf("http://127.0.0.1:%d", restPort),
 		ConfDir:     conf,
+		CLI:         cli,
+		session:     o.Job.Jar == "",
 		http:        http.Client{Timeout: 10 * time.Second},
 		jobManager:  jobManager,
 		taskManager: taskManager,

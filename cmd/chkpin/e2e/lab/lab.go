@@ -9,6 +9,8 @@
 //	defer cluster.Stop()
 //	err = cluster.WaitRunning(ctx)
 //
+// A session cluster is one without a Job; see [Cluster.WaitReady], [Cluster.Submit] and [Cluster.Flink].
+//
 // What takes long is kept in a cache that processes share: a distribution (about 300 MB) and a filesystem plugin
 // are downloaded once, a job is compiled once per release. A cluster takes 5 to 15 seconds to come up and about 600 MiB of memory.
 //

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 )
 
-// RunningJob is the job of a cluster as its JobManager describes it.
+// RunningJob is a job of a cluster as its JobManager describes it.
 type RunningJob struct {
 	ID    string `json:"jid"`
+	Name  string `json:"name"`
 	State string `json:"state"`
 	Tasks struct {
 		Total   int `json:"total"`
@@ -26,18 +28,30 @@ type Checkpoint struct {
 	Path string `json:"external_path"` // URI of its folder, as Flink spells it: file:/…
 }
 
-// Job asks the JobManager for its job.
-func (c *Cluster) Job(ctx context.Context) (RunningJob, error) {
+// Jobs asks the JobManager for all jobs that it remembers, ended ones too.
+func (c *Cluster) Jobs(ctx context.Context) ([]RunningJob, error) {
 	var overview struct {
 		Jobs []RunningJob `json:"jobs"`
 	}
-	if err := c.call(ctx, http.MethodGet, "/jobs/overview", &overview); err != nil {
+	err := c.call(ctx, http.MethodGet, "/jobs/overview", &overview)
+	return overview.Jobs, err
+}
+
+// Job asks the JobManager for its only job; in a session cluster, for the only one that has not ended.
+func (c *Cluster) Job(ctx context.Context) (RunningJob, error) {
+	jobs, err := c.Jobs(ctx)
+	if err != nil {
 		return RunningJob{}, err
 	}
-	if len(overview.Jobs) != 1 {
-		return RunningJob{}, fmt.Errorf("lab: the JobManager at %s has %d jobs, want 1", c.URL, len(overview.Jobs))
+	if c.session {
+		jobs = slices.DeleteFunc(jobs, func(j RunningJob) bool {
+			return j.State == "FINISHED" || j.State == "CANCELED" || j.State == "FAILED"
+		})
 	}
-	return overview.Jobs[0], nil
+	if len(jobs) != 1 {
+		return RunningJob{}, fmt.Errorf("lab: the JobManager at %s has %d jobs, want 1", c.URL, len(jobs))
+	}
+	return jobs[0], nil
 }
 
 // WaitRunning waits until every task of the job runs, which they do once their state is restored. If the
@@ -105,8 +119,8 @@ func (c *Cluster) checkpoints(ctx context.Context) (completed int, latest Checkp
 	return statistics.Counts.Completed, latest, nil
 }
 
-// Cancel cancels the job, which keeps its last checkpoint, and waits until the cluster has ended. One more
-// checkpoint may complete meanwhile.
+// Cancel cancels the job, which keeps its last checkpoint, and waits until the cluster has ended; in a session
+// cluster, until the job has. One more checkpoint may complete meanwhile.
 func (c *Cluster) Cancel(ctx context.Context) error {
 	job, err := c.Job(ctx)
 	if err != nil {
@@ -114,6 +128,12 @@ func (c *Cluster) Cancel(ctx context.Context) error {
 	}
 	if err := c.call(ctx, http.MethodPatch, "/jobs/"+job.ID+"?mode=cancel", nil); err != nil {
 		return err
+	}
+	if c.session {
+		return c.poll(ctx, "the job to end", func() (bool, error) {
+			jobs, err := c.Jobs(ctx)
+			return slices.ContainsFunc(jobs, func(j RunningJob) bool { return j.ID == job.ID && j.State == "CANCELED" }), err
+		})
 	}
 	exitCode, err := c.WaitEnd(ctx)
 	if err != nil {
