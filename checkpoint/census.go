@@ -32,14 +32,15 @@ type folder struct {
 	dir blobstore.URI
 	few []blobstore.URI // the files, unless they are more than fewFiles
 	ids map[fileID]bool
+	err error // why take could not look
 }
 
 // fewFiles is up to how many files of one folder are asked for one by one; from
 // there on, a listing is cheaper.
 const fewFiles = 4
 
-// ask adds a file.
-func (c *census) ask(u blobstore.URI) fileID {
+// ask adds a file, and returns its identity and its folder.
+func (c *census) ask(u blobstore.URI) (fileID, *folder) {
 	id, dir := idOf(u), u.Dir()
 	if c.folders == nil {
 		c.folders = map[fileID]*folder{}
@@ -55,7 +56,7 @@ func (c *census) ask(u blobstore.URI) fileID {
 			f.few = append(f.few, u)
 		}
 	}
-	return id
+	return id, f
 }
 
 // asked is how many files there are.
@@ -66,7 +67,8 @@ func (c *census) asked() (n int) {
 	return n
 }
 
-// take looks.
+// take looks. Its error is that of one folder; it looks into the others all the
+// same.
 func (c *census) take(ctx context.Context, store blobstore.Store) error {
 	c.sizes = map[fileID]int64{}
 	var mu sync.Mutex
@@ -77,24 +79,23 @@ func (c *census) take(ctx context.Context, store blobstore.Store) error {
 			mu.Unlock()
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(inFlight)
+	look := func(f *folder, err error) error {
+		if err != nil {
+			mu.Lock()
+			f.err = err
+			mu.Unlock()
+		}
+		return err
+	}
 	for _, f := range c.folders {
 		if len(f.ids) > fewFiles {
-			g.Go(func() error { return f.list(ctx, store, found) })
+			g.Go(func() error { return look(f, f.list(ctx, store, found)) })
 			continue
 		}
 		for _, u := range f.few {
-			g.Go(func() error {
-				o, err := store.Stat(ctx, u)
-				if errors.Is(err, blobstore.ErrNotExist) {
-					return nil
-				}
-				if err == nil {
-					found(f, o)
-				}
-				return err
-			})
+			g.Go(func() error { return look(f, f.stat(ctx, store, u, found)) })
 		}
 	}
 	return g.Wait()
@@ -111,6 +112,17 @@ func (f *folder) list(ctx context.Context, store blobstore.Store, found func(*fo
 		}
 	}
 	return nil
+}
+
+func (f *folder) stat(ctx context.Context, store blobstore.Store, u blobstore.URI, found func(*folder, blobstore.Object)) error {
+	o, err := store.Stat(ctx, u)
+	switch {
+	case errors.Is(err, blobstore.ErrNotExist):
+		return nil
+	case err == nil:
+		found(f, o)
+	}
+	return err
 }
 
 // sizeOf is what take found; false for a file that is not there.

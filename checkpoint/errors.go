@@ -52,7 +52,9 @@ type DamagedError struct {
 	Err       error
 }
 
-func (e *DamagedError) Error() string { return fmt.Sprintf("%s does not restore: %s", e.URI, e.Reason()) }
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%s does not restore: %s", e.URI, e.Reason())
+}
 
 // Reason is what is wrong, without the name of the metadata file.
 func (e *DamagedError) Reason() string {

@@ -79,6 +79,8 @@ var verdicts = []verdict{
 	{nothing, is(checkpoint.ErrNotAddressable), "set execution.checkpointing.dir (state.checkpoints.dir before 1.20) in Flink's configuration"},
 	{nothing, is(checkpoint.ErrNoCheckpoint), "wait for the job's next one; --tolerate no-checkpoint makes this exit 0"},
 	{nothing, is(checkpoint.ErrNoPin), "chkpin pin makes a pin; is the URI right, and the volume mounted?"},
+	{nothing, is(errNothingListed), "is the URI right? Without --job and --restorable everything is listed"},
+	{damaged, as[*damagedListing], "chkpin verify URI names the files; --restorable leaves these lines out"},
 	{damaged, is(checkpoint.ErrPinGone), "find a checkpoint or savepoint that chkpin verify calls restorable; do not start without state by accident"},
 	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage; " +
 		"a hold ends when last-state/hold.json is deleted"},
