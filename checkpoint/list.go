@@ -152,7 +152,8 @@ var (
 	jobIDName      = regexp.MustCompile(`^[0-9a-f]{32}$`)
 )
 
-// candidate tells by its name what a folder may be; false for other names.
+// candidate tells by its name what a folder may be; false for other names, whose
+// metadata tells the kind if they have any.
 func candidate(u blobstore.URI) (Found, bool) {
 	f := Found{URI: u}
 	if m := checkpointName.FindStringSubmatch(u.Base()); m != nil {
@@ -234,7 +235,7 @@ func (l *lister) walk(ctx context.Context, dir blobstore.URI) {
 		f, ok := candidate(o.URI)
 		switch {
 		case !o.Dir && name == MetadataName: // this folder is one, under a name of its own
-			found = append(found, Found{URI: dir, Kind: KindCheckpoint})
+			found = append(found, Found{URI: dir})
 		case !o.Dir: // also markers such as chk-7_$folder$
 		case ok:
 			checkpoints = checkpoints || f.Kind == KindCheckpoint

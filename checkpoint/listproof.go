@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -58,7 +59,7 @@ func (p *prover) run(ctx context.Context) {
 		rest = rest[p.round(ctx, rest[:min(length, len(rest))]):]
 	}
 	if !p.pin.IsZero() && !p.matched && p.opts.Job == "" {
-		p.round(ctx, []Found{{URI: p.pin, Kind: KindCheckpoint, Published: true}})
+		p.round(ctx, []Found{{URI: p.pin, Published: true}})
 	}
 }
 
@@ -109,6 +110,7 @@ func (p *prover) round(ctx context.Context, candidates []Found) (taken int) {
 	}
 	_ = files.take(ctx, p.store) // each folder has its own error
 	for _, x := range proofs {
+		x.Kind = cmp.Or(x.Kind, KindCheckpoint)
 		if x.Err == nil {
 			x.Err = x.judge(&files)
 		}
@@ -176,11 +178,8 @@ func (p *prover) describe(ctx context.Context, f *Found) {
 func (x *proof) note(s *Snapshot, files *census) error {
 	x.metadata = s.URI.String()
 	x.FormatVersion, x.CheckpointID, x.Modified = s.Version, s.CheckpointID, s.Object.ModTime
-	if x.Kind != KindGeneration {
-		x.Kind = KindCheckpoint
-		if s.isSavepoint() {
-			x.Kind = KindSavepoint
-		}
+	if x.Kind == "" && s.isSavepoint() {
+		x.Kind = KindSavepoint
 	}
 	for h := range s.Handles() {
 		if h.Kind == metadata.Inline {

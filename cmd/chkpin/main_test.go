@@ -45,6 +45,7 @@ func TestStories(t *testing.T) {
 			"remember":    remember,
 			"untouched":   untouched,
 			"resize":      resize,
+			"copy":        copyFolder,
 		},
 		RequireUniqueNames: true,
 	})
@@ -254,4 +255,10 @@ func resize(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.Remove(path))
 	ts.Check(os.WriteFile(path, data, 0o666))
 	ts.Check(os.Truncate(path, size))
+}
+
+// copy FROM TO copies a folder with all that is in it. The folders above TO are made.
+func copyFolder(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "copy FROM TO")
+	ts.Check(os.CopyFS(ts.MkAbs(args[1]), os.DirFS(ts.MkAbs(args[0]))))
 }
