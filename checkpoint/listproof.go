@@ -178,8 +178,8 @@ func (p *prover) describe(ctx context.Context, f *Found) {
 func (x *proof) note(s *Snapshot, files *census) error {
 	x.metadata = s.URI.String()
 	x.FormatVersion, x.CheckpointID, x.Modified = s.Version, s.CheckpointID, s.Object.ModTime
-	if x.Kind == "" && s.isSavepoint() {
-		x.Kind = KindSavepoint
+	if x.Kind == "" {
+		x.Kind = s.Kind()
 	}
 	for h := range s.Handles() {
 		if h.Kind == metadata.Inline {

@@ -33,7 +33,7 @@ var arrows = map[string]struct {
 
 // helpers serve tests and demonstrations. They may use everything; nothing in
 // arrows may use them.
-var helpers = []string{"blobstore/storetest/faults", "blobstore/storetest/servers", "cmd/chkpin/bench", "cmd/chkpin/demo", "cmd/chkpin/sample", "cmd/chkpin/e2e"}
+var helpers = []string{"blobstore/storetest/faults", "blobstore/storetest/servers", "cmd/chkpin/bench", "cmd/chkpin/demo", "cmd/chkpin/sample", "cmd/chkpin/e2e", "checkpoint/metadata/metadatatest"}
 
 func TestArrows(t *testing.T) {
 	standard := map[string]bool{}

@@ -40,6 +40,7 @@ type cli struct {
 	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
 	List    listCommand    `cmd:"" help:"List checkpoints, savepoints and generations, and whether each restores."`
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
+	Diff    diffCommand    `cmd:"" help:"Compare the operators of two checkpoints: does a job start from that state?"`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
 	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
 	Version versionCommand `cmd:"" help:"Print the version."`

@@ -35,11 +35,12 @@ var (
 	held        = outcome{7, "held", "held: the job does not descend from the pin, or the pin is on hold"}
 	unreachable = outcome{8, "unreachable", "JobManager unreachable or answering errors"}
 	denied      = outcome{9, "denied", "storage denied or unreachable"}
+	different   = outcome{10, "different", "diff: the two differ"}
 	misused     = outcome{80, "usage", "usage or configuration"}
 	stopped     = outcome{130, "interrupted", "interrupted (143 by SIGTERM)"}
 )
 
-var outcomes = []outcome{done, failed, nothing, damaged, ambiguous, refused, held, unreachable, denied, misused, stopped}
+var outcomes = []outcome{done, failed, nothing, damaged, ambiguous, refused, held, unreachable, denied, different, misused, stopped}
 
 func exitTable() string {
 	var b strings.Builder
@@ -116,6 +117,9 @@ func verdictOf(ctx context.Context, err error) verdict {
 		}
 		return v
 	}
+	if a, ok := errors.AsType[*answered](err); ok {
+		return verdict{outcome: a.outcome}
+	}
 	for _, v := range verdicts {
 		if v.matches(err) {
 			return v
@@ -127,7 +131,7 @@ func verdictOf(ctx context.Context, err error) verdict {
 // exitCode prints an error with the way out, and returns its code.
 func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	v := verdictOf(ctx, err)
-	if err == nil {
+	if err == nil || as[*answered](err) {
 		return v.code
 	}
 	hint := hintFor(err, v)
@@ -140,6 +144,13 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	}
 	return v.code
 }
+
+// answered ends a command that did what it was asked for, and whose answer is
+// in the exit code as well as on stdout. It is no error, and nothing is printed
+// for it.
+type answered struct{ outcome }
+
+func (a *answered) Error() string { return a.meaning }
 
 // hintFor is the way out that an error brings along, or else the table's.
 func hintFor(err error, v verdict) string { return cmp.Or(hintOf(err), v.hint) }

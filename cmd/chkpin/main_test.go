@@ -18,6 +18,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/chkpin/chkpin/checkpoint/metadata"
+	"github.com/chkpin/chkpin/checkpoint/metadata/metadatatest"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 	"github.com/chkpin/chkpin/flinkrest/replay"
 )
@@ -27,12 +29,18 @@ func TestMain(m *testing.M) {
 }
 
 // TestStories runs testdata/script, one story a file. The stories use chkpin itself, what testscript brings, and the
-// commands below. $APP is the application they pin; $WORK/app is its folder.
+// commands below. $APP is the application they pin; $WORK/app is its folder. $HASHMAP113 is a checkpoint of another
+// release, to be read only.
 func TestStories(t *testing.T) {
+	hashmap113, err := filepath.Abs("../../checkpoint/testdata/1.13.6-hashmap-basic/311c74ddcfd1ac9760695f37e08fe41f/chk-3")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("APP", "file://"+env.WorkDir+"/app")
+			env.Setenv("HASHMAP113", hashmap113)
 			env.Values[storyKey{}] = &story{asked: make(chan struct{}, 1), remembered: map[string][]byte{}}
 			return nil
 		},
@@ -46,6 +54,7 @@ func TestStories(t *testing.T) {
 			"untouched":   untouched,
 			"resize":      resize,
 			"copy":        copyFolder,
+			"operator":    changeOperator,
 		},
 		RequireUniqueNames: true,
 	})
@@ -261,4 +270,29 @@ func resize(ts *testscript.TestScript, neg bool, args []string) {
 func copyFolder(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 2, "copy FROM TO")
 	ts.Check(os.CopyFS(ts.MkAbs(args[1]), os.DirFS(ts.MkAbs(args[0]))))
+}
+
+// operator UID removed|scaled FILE makes another version of the job of a _metadata: without the operator, or with the
+// operator at parallelism 4 of 256.
+func changeOperator(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 3, "operator UID removed|scaled FILE")
+	path := ts.MkAbs(args[2])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	file, err := metadata.Parse(data)
+	ts.Check(err)
+	for _, op := range file.Operators {
+		if op.UID != args[0] {
+			continue
+		}
+		if args[1] == "removed" {
+			data, err = metadatatest.WithoutOperator(data, op.ID)
+		} else {
+			data, err = metadatatest.WithParallelism(data, op.ID, 4, 256)
+		}
+		ts.Check(err)
+		ts.Check(os.WriteFile(path, data, 0o666))
+		return
+	}
+	ts.Fatalf("%s has no operator %s", args[2], args[0])
 }
