@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -35,8 +36,10 @@ const (
 	// roundFiles ends a round early, so that memory is bounded.
 	roundFiles = 16_384
 
-	// reading is how many metadata files of a group are read at once.
+	// reading is how many metadata files of a group are read at once, unless they
+	// are large.
 	reading = 4
+	large   = 1 << 20
 )
 
 // prover proves one group.
@@ -85,10 +88,9 @@ type proof struct {
 	needs    []need
 }
 
-// need is a file and the size it must have.
+// need is a file, by its number in a census, and the size it must have.
 type need struct {
-	id     fileID
-	folder *folder
+	file int
 	extent
 }
 
@@ -97,12 +99,17 @@ type need struct {
 func (p *prover) round(ctx context.Context, candidates []Found) (taken int) {
 	var files census
 	var proofs []*proof
-	for taken < len(candidates) && files.asked() < roundFiles {
-		next := candidates[taken:min(taken+reading, len(candidates))]
+	atOnce := 1 // the first one shows how large they are
+	for taken < len(candidates) && len(files.files) < roundFiles {
+		next := candidates[taken:min(taken+atOnce, len(candidates))]
+		atOnce = reading
 		for i, s := range p.read(ctx, next) {
 			x := &proof{Found: next[i]}
-			if s != nil && x.Err == nil {
+			if s != nil {
 				x.Err = x.note(s, &files)
+			}
+			if s != nil && s.Object.Size > large {
+				atOnce = 1
 			}
 			proofs = append(proofs, x)
 		}
@@ -186,27 +193,28 @@ func (x *proof) note(s *Snapshot, files *census) error {
 			x.Bytes += h.Size()
 		}
 	}
-	type span struct {
+	type fileRange struct {
 		file         int
 		offset, size int64
+		open         bool
 	}
-	index := map[fileID]int{}
-	seen := map[span]bool{}
+	ranges := make([]fileRange, 0, s.NumHandles()) // sorted, since maps of so many take much more memory
 	for r, err := range s.references() {
 		if err != nil {
 			return err
 		}
-		id, folder := files.ask(r.Location)
-		i, ok := index[id]
-		if !ok {
-			i = len(x.needs)
-			index[id] = i
-			x.needs = append(x.needs, need{id: id, folder: folder})
+		ranges = append(ranges, fileRange{files.ask(r.Location), r.Offset, r.Size, r.open})
+	}
+	slices.SortFunc(ranges, func(a, b fileRange) int {
+		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.offset, b.offset), cmp.Compare(a.size, b.size))
+	})
+	for i, r := range ranges {
+		if i == 0 || r.file != ranges[i-1].file {
+			x.needs = append(x.needs, need{file: r.file})
 		}
-		x.needs[i].add(r)
-		if sp := (span{i, r.Offset, r.Size}); !seen[sp] {
-			seen[sp] = true
-			x.Bytes += max(r.Size, 0)
+		x.needs[len(x.needs)-1].add(r.offset, r.size, r.open)
+		if i == 0 || r.file != ranges[i-1].file || r.offset != ranges[i-1].offset || r.size != ranges[i-1].size {
+			x.Bytes += max(r.size, 0)
 		}
 	}
 	x.Files = len(x.needs)
@@ -217,14 +225,13 @@ func (x *proof) note(s *Snapshot, files *census) error {
 func (x *proof) judge(files *census) error {
 	missing, wrong := 0, 0
 	for _, n := range x.needs {
-		if n.folder.err != nil {
-			return n.folder.err
-		}
-		size, ok := files.sizeOf(n.id)
+		found := files.files[n.file]
 		switch {
-		case !ok:
+		case found.folder.err != nil:
+			return found.folder.err
+		case !found.exists:
 			missing++
-		case !n.fits(size):
+		case !n.fits(found.size):
 			wrong++
 		}
 	}

@@ -44,7 +44,10 @@ func Verify(ctx context.Context, store blobstore.Store, snap *Snapshot) (Report,
 	if err := c.take(ctx, store); err != nil {
 		return Report{}, err
 	}
-	return check(files, func(f stateFile) (int64, bool) { return c.sizeOf(idOf(f.Location)) }), nil
+	return check(files, func(f stateFile) (int64, bool) {
+		found := c.files[c.ask(f.Location)]
+		return found.size, found.exists
+	}), nil
 }
 
 // stateFile is one file and what the checkpoint's handles need of it.
@@ -62,11 +65,11 @@ type extent struct {
 	known bool  // some handle said a size
 }
 
-func (e *extent) add(r Reference) {
-	e.open = e.open || r.open
-	if r.Size >= 0 {
+func (e *extent) add(offset, size int64, open bool) {
+	e.open = e.open || open
+	if size >= 0 {
 		e.known = true
-		e.need = max(e.need, r.Offset+r.Size)
+		e.need = max(e.need, offset+size)
 	}
 }
 
@@ -103,7 +106,7 @@ func foldFiles(refs []Reference) []stateFile {
 			files = append(files, stateFile{URI: r.URI, Location: r.Location})
 		}
 		f := &files[i]
-		f.add(r)
+		f.add(r.Offset, r.Size, r.open)
 		if r.Size < 0 {
 			continue
 		}
