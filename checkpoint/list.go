@@ -130,14 +130,20 @@ const (
 	// groupSize bounds what is gathered of one folder before it is proved: what a
 	// page of a listing holds.
 	groupSize = 1000
+
+	// deepest is how many folders below the root are gone into. On a volume, a link
+	// to a folder above goes round.
+	deepest = 32
 )
+
+var errTooDeep = errors.New("this many folders below the root; look into it by itself")
 
 // lister walks through folders, and hands what may be a checkpoint to provers.
 type lister struct {
 	store   blobstore.Store
 	opts    ListOptions
 	queue   chan (<-chan listed) // one for each group, in the order of the walk
-	seen    bool                 // something lies below the root
+	seen    bool                 // something lies below the root, or nobody knows
 	proving sync.WaitGroup
 }
 
@@ -179,7 +185,7 @@ func candidate(u blobstore.URI) (Found, bool) {
 func (l *lister) list(ctx context.Context, dir blobstore.URI) iter.Seq2[blobstore.Object, error] {
 	return func(yield func(blobstore.Object, error) bool) {
 		for o, err := range l.store.List(ctx, l.opts.Relocations.Apply(dir), blobstore.ListOptions{Shallow: true}) {
-			l.seen = l.seen || err == nil
+			l.seen = true
 			if err == nil {
 				o.URI = dir.Join(o.URI.Base())
 			}
@@ -210,12 +216,16 @@ func (l *lister) start(ctx context.Context, root blobstore.URI) {
 	case root.Base() == lastState:
 		l.walkPin(ctx, root)
 	default:
-		l.walk(ctx, root)
+		l.walk(ctx, root, 0)
 	}
 }
 
-// walk goes through a folder and those below.
-func (l *lister) walk(ctx context.Context, dir blobstore.URI) {
+// walk goes through a folder, which lies so many below the root, and those below.
+func (l *lister) walk(ctx context.Context, dir blobstore.URI, depth int) {
+	if depth > deepest {
+		l.fail(ctx, dir, &blobstore.Error{Op: "list", URI: dir, Err: errTooDeep})
+		return
+	}
 	var found []Found
 	prove := func() {
 		if len(found) > 0 {
@@ -223,7 +233,7 @@ func (l *lister) walk(ctx context.Context, dir blobstore.URI) {
 		}
 		found = nil
 	}
-	defer func() { prove() }()
+	defer prove()
 	ofState := map[string]blobstore.URI{} // folders that would hold state files, in a folder of checkpoints
 	checkpoints := jobIDName.MatchString(dir.Base())
 	for o, err := range l.list(ctx, dir) {
@@ -246,7 +256,7 @@ func (l *lister) walk(ctx context.Context, dir blobstore.URI) {
 			ofState[name] = o.URI
 		case l.opts.Job != "" && jobIDName.MatchString(name) && !l.opts.wants(name):
 		default:
-			l.walk(ctx, o.URI)
+			l.walk(ctx, o.URI, depth+1)
 		}
 		if len(found) == groupSize {
 			prove()
@@ -257,7 +267,7 @@ func (l *lister) walk(ctx context.Context, dir blobstore.URI) {
 		return
 	}
 	for _, u := range ofState {
-		l.walk(ctx, u)
+		l.walk(ctx, u, depth+1)
 	}
 }
 

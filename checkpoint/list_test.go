@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -293,6 +295,41 @@ func TestListGoesOn(t *testing.T) {
 			}
 		}
 		assert.Equal(t, want, struct{ whole, denied, failed int }{whole, refused, failed}, what)
+	}
+}
+
+// A link to a folder above would go round for ever.
+func TestListOnAVolumeThatGoesRound(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(dir, filepath.Join(dir, "round")))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, MetadataName), nil, 0o666))
+	lines, failed := 0, 0
+	for f, err := range List(t.Context(), blobstore.NewFile(), blobstore.MustParse("file:"+dir), ListOptions{}) {
+		if err != nil {
+			failed++
+			require.ErrorIs(t, err, errTooDeep)
+			continue
+		}
+		require.Contains(t, f.Why(), "offset")
+		lines++
+	}
+	require.Equal(t, deepest+1, lines)
+	require.Equal(t, 1, failed)
+}
+
+// A root that cannot be listed is that error alone.
+func TestListOfAnUnreadableRoot(t *testing.T) {
+	store, _ := memory()
+	denied := hook(store, func(op string, u blobstore.URI, do func() error) error {
+		return &blobstore.Error{Op: op, URI: u, Err: blobstore.ErrPermission}
+	})
+	for _, root := range []string{"s3://lake", "s3://lake/chk-7", "s3://lake/last-state"} {
+		var errs []error
+		for _, err := range List(t.Context(), denied, blobstore.MustParse(root), ListOptions{}) {
+			errs = append(errs, err)
+		}
+		require.Len(t, errs, 1, root)
+		require.ErrorIs(t, errs[0], blobstore.ErrPermission)
 	}
 }
 

@@ -30,7 +30,7 @@ const (
 	// firstRound is how many checkpoints of a group are proved with the first
 	// listing of the folders of state files: few, so that something is printed soon.
 	// Each round is twice as long, so that a folder with the files of a thousand
-	// checkpoints is listed eight times.
+	// checkpoints is listed seven times.
 	firstRound = 8
 
 	// roundFiles ends a round early, so that memory is bounded.

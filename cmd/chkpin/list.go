@@ -33,9 +33,10 @@ Lines are printed as they are found.
   chkpin list s3://bucket --job 1624fd77 --restorable
   chkpin list s3://bucket/app --output json | jq -r 'select(.restorable).uri'
 
-AGE is since the checkpoint was triggered, for generations, and since its _metadata was written, for all else.
-The exit code is 4 when something that is listed is damaged, and 3 when nothing is listed. A checkpoint
-that is in progress is not damaged.`
+AGE is since the checkpoint was triggered where a pin says so, else since its _metadata was written.
+
+The exit code is 4 when something that is listed is damaged (in progress is not damaged), 9 when something could
+not be read, and 3 when nothing is listed.`
 }
 
 // listResult is one line of the JSON of list, documented in the README.
@@ -167,7 +168,8 @@ func (l *listing) branch(w io.Writer, u blobstore.URI, r listResult) {
 		}
 	}
 	l.folders = folders
-	fmt.Fprintf(w, "%-*s  %s%s\n", width, indented(len(folders))+name, r.columns(), r.note())
+	line := fmt.Sprintf("%-*s  %s%s", width, indented(len(folders))+name, r.columns(), r.note())
+	fmt.Fprintln(w, strings.TrimRight(line, " "))
 }
 
 func indented(depth int) string { return strings.Repeat("  ", depth+1) }
