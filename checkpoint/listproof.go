@@ -34,7 +34,7 @@ const (
 	firstRound = 8
 
 	// roundFiles ends a round early, so that memory is bounded.
-	roundFiles = 16_384
+	roundFiles = 32_768
 
 	// reading is how many metadata files of a group are read at once, unless they
 	// are large.
