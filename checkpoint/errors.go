@@ -53,6 +53,11 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
+	return fmt.Sprintf("%s does not restore: %s", e.URI, e.Reason())
+}
+
+// Reason is what is wrong, without the name of the metadata file.
+func (e *DamagedError) Reason() string {
 	var parts []string
 	if e.Err != nil {
 		parts = append(parts, e.Err.Error())
@@ -63,7 +68,7 @@ func (e *DamagedError) Error() string {
 	if n := len(e.WrongSize); n > 0 {
 		parts = append(parts, fmt.Sprintf("%s of the wrong size: %s", plural(n, "file"), few(e.WrongSize)))
 	}
-	return fmt.Sprintf("%s does not restore: %s", e.URI, strings.Join(parts, "; "))
+	return strings.Join(parts, "; ")
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }

@@ -73,6 +73,14 @@ func (in *Inspection) add(operator int, bytes int64) {
 	in.Operators[operator].Bytes += bytes
 }
 
+// Kind is KindCheckpoint or KindSavepoint. Of a pin, it is what was pinned.
+func (s *Snapshot) Kind() string {
+	if s.isSavepoint() {
+		return KindSavepoint
+	}
+	return KindCheckpoint
+}
+
 // isSavepoint tells by the properties, or by the folder's name for files that
 // have none (format versions before 4).
 func (s *Snapshot) isSavepoint() bool {

@@ -21,6 +21,9 @@ import (
 // an old chkpin never meddles with what a newer one made.
 const layoutVersion = 1
 
+// lastState is the name of the folder of a pin.
+const lastState = "last-state"
+
 // recordName is the name of the record of the pin and of each generation.
 const recordName = "pin.json"
 
@@ -39,7 +42,7 @@ type Layout struct {
 
 // LayoutOf names the parts of the pin of an application.
 func LayoutOf(app blobstore.URI) Layout {
-	root := app.Join("last-state")
+	root := app.Join(lastState)
 	return Layout{
 		App:         app,
 		Root:        root,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"path"
 	"strings"
 
@@ -135,27 +136,43 @@ type Reference struct {
 // one range. A path that cannot be read is a *[DamagedError].
 func (s *Snapshot) References() ([]Reference, error) {
 	refs := make([]Reference, 0, s.NumHandles())
-	for h := range s.Handles() {
-		switch h.Kind {
-		case metadata.AbsoluteFile, metadata.RelativeFile, metadata.Segment:
-		default:
-			continue
-		}
-		u, err := s.resolve(h)
+	for r, err := range s.references() {
 		if err != nil {
-			return nil, &DamagedError{URI: s.URI.String(), Err: fmt.Errorf("state handle at offset %d: %w", h.Offset, err)}
+			return nil, err
 		}
-		refs = append(refs, Reference{
-			URI:      u,
-			Location: s.relocations.Apply(u),
-			Kind:     h.Kind,
-			Offset:   h.Start(),
-			Size:     h.Size(),
-			Shared:   h.Shared(),
-			open:     h.Kind == metadata.Segment || h.Role == metadata.ChangelogDelta,
-		})
+		refs = append(refs, r)
 	}
 	return refs, nil
+}
+
+// references is [Snapshot.References] one at a time. After an error it ends.
+func (s *Snapshot) references() iter.Seq2[Reference, error] {
+	return func(yield func(Reference, error) bool) {
+		for h := range s.Handles() {
+			switch h.Kind {
+			case metadata.AbsoluteFile, metadata.RelativeFile, metadata.Segment:
+			default:
+				continue
+			}
+			u, err := s.resolve(h)
+			if err != nil {
+				yield(Reference{}, &DamagedError{URI: s.URI.String(), Err: fmt.Errorf("state handle at offset %d: %w", h.Offset, err)})
+				return
+			}
+			r := Reference{
+				URI:      u,
+				Location: s.relocations.Apply(u),
+				Kind:     h.Kind,
+				Offset:   h.Start(),
+				Size:     h.Size(),
+				Shared:   h.Shared(),
+				open:     h.Kind == metadata.Segment || h.Role == metadata.ChangelogDelta,
+			}
+			if !yield(r, nil) {
+				return
+			}
+		}
+	}
 }
 
 // resolve names the file of a handle the way Flink's Path does: relative names

@@ -2,10 +2,6 @@ package checkpoint
 
 import (
 	"context"
-	"errors"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/chkpin/chkpin/blobstore"
 )
@@ -36,18 +32,21 @@ func (r Report) Err(u blobstore.URI) error {
 // Verify checks that every byte range a checkpoint names exists, by the sizes
 // of its files; it reads no state. What it finds is the Report; an error says
 // that it could not look.
-func Verify(ctx context.Context, store blobstore.Store, s *Snapshot) (Report, error) {
-	files, err := s.files()
+func Verify(ctx context.Context, store blobstore.Store, snap *Snapshot) (Report, error) {
+	files, err := snap.files()
 	if err != nil {
 		return Report{}, err
 	}
-	sizes, err := sizesOf(ctx, store, files)
-	if err != nil {
+	var c census
+	for _, f := range files {
+		c.ask(f.Location)
+	}
+	if err := c.take(ctx, store); err != nil {
 		return Report{}, err
 	}
 	return check(files, func(f stateFile) (int64, bool) {
-		size, ok := sizes[f.Location.Canonical()]
-		return size, ok
+		found := c.files[c.ask(f.Location)]
+		return found.size, found.exists
 	}), nil
 }
 
@@ -55,16 +54,29 @@ func Verify(ctx context.Context, store blobstore.Store, s *Snapshot) (Report, er
 type stateFile struct {
 	URI      blobstore.URI
 	Location blobstore.URI
-	need     int64 // the file has at least this many bytes
-	exact    bool  // and not more
-	known    bool  // some handle said a size
-	bytes    int64 // sum of the distinct ranges named in it
+	extent
+	bytes int64 // sum of the distinct ranges named in it
+}
+
+// extent is what the handles that name one file say of its size.
+type extent struct {
+	need  int64 // the file has at least this many bytes
+	open  bool  // and maybe more
+	known bool  // some handle said a size
+}
+
+func (e *extent) add(offset, size int64, open bool) {
+	e.open = e.open || open
+	if size >= 0 {
+		e.known = true
+		e.need = max(e.need, offset+size)
+	}
 }
 
 // fits reports whether a file of this size has every range. size -1 is a store
 // that does not know.
-func (f stateFile) fits(size int64) bool {
-	return size < 0 || !f.known || size == f.need || size > f.need && !f.exact
+func (e extent) fits(size int64) bool {
+	return size < 0 || !e.known || size == e.need || size > e.need && e.open
 }
 
 // files folds the references of s to distinct files, in the order of first
@@ -91,15 +103,13 @@ func foldFiles(refs []Reference) []stateFile {
 		if !ok {
 			i = len(files)
 			index[key] = i
-			files = append(files, stateFile{URI: r.URI, Location: r.Location, exact: true})
+			files = append(files, stateFile{URI: r.URI, Location: r.Location})
 		}
 		f := &files[i]
-		f.exact = f.exact && !r.open
+		f.add(r.Offset, r.Size, r.open)
 		if r.Size < 0 {
 			continue
 		}
-		f.known = true
-		f.need = max(f.need, r.Offset+r.Size)
 		if sp := (span{i, r.Offset, r.Size}); !seen[sp] {
 			seen[sp] = true
 			f.bytes += r.Size
@@ -123,62 +133,4 @@ func check(files []stateFile, sizeOf func(stateFile) (int64, bool)) Report {
 		}
 	}
 	return r
-}
-
-// fewFiles is up to how many files of one folder are asked for one by one; from
-// there on, a listing is cheaper.
-const fewFiles = 4
-
-// sizesOf looks at where the files are, folder by folder, and returns the sizes
-// of those that exist by the identity of their location.
-func sizesOf(ctx context.Context, store blobstore.Store, files []stateFile) (map[string]int64, error) {
-	folders := map[string][]stateFile{}
-	for _, f := range files {
-		dir := f.Location.Dir().Canonical()
-		folders[dir] = append(folders[dir], f)
-	}
-	wanted := make(map[string]bool, len(files))
-	for _, f := range files {
-		wanted[f.Location.Canonical()] = true
-	}
-	var mu sync.Mutex
-	sizes := make(map[string]int64, len(files))
-	found := func(o blobstore.Object) {
-		if key := o.URI.Canonical(); wanted[key] {
-			mu.Lock()
-			sizes[key] = o.Size
-			mu.Unlock()
-		}
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(inFlight)
-	for _, group := range folders {
-		if len(group) > fewFiles {
-			g.Go(func() error {
-				for o, err := range store.List(ctx, group[0].Location.Dir(), blobstore.ListOptions{Shallow: true}) {
-					if err != nil {
-						return err
-					}
-					if !o.Dir {
-						found(o)
-					}
-				}
-				return nil
-			})
-			continue
-		}
-		for _, f := range group {
-			g.Go(func() error {
-				o, err := store.Stat(ctx, f.Location)
-				if errors.Is(err, blobstore.ErrNotExist) {
-					return nil
-				}
-				if err == nil {
-					found(o)
-				}
-				return err
-			})
-		}
-	}
-	return sizes, g.Wait()
 }

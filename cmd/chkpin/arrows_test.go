@@ -44,7 +44,11 @@ const azure = "github.com/Azure/ github.com/AzureAD/ github.com/golang-jwt/ gith
 
 // helpers serve tests and demonstrations. They may use everything; nothing in
 // arrows may use them.
-var helpers = []string{"blobstore/storetest/faults", "blobstore/storetest/servers", "blobstore/storetest/volumes", "cmd/chkpin/bench", "cmd/chkpin/demo", "cmd/chkpin/sample", "cmd/chkpin/e2e"}
+var helpers = []string{
+	"blobstore/storetest/faults", "blobstore/storetest/servers", "blobstore/storetest/volumes",
+	"checkpoint/metadata/metadatatest",
+	"cmd/chkpin/bench", "cmd/chkpin/demo", "cmd/chkpin/sample", "cmd/chkpin/e2e",
+}
 
 func TestArrows(t *testing.T) {
 	standard := map[string]bool{}

@@ -40,7 +40,9 @@ type cli struct {
 	Resolve resolveCommand `cmd:"" help:"Prove the pin and print the arguments to start from it."`
 	Exec    execCommand    `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
 	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
+	List    listCommand    `cmd:"" help:"List checkpoints, savepoints and generations, and whether each restores."`
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
+	Diff    diffCommand    `cmd:"" help:"Compare the operators of two checkpoints: does a job start from that state?"`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
 	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
 	Version versionCommand `cmd:"" help:"Print the version."`

@@ -36,11 +36,12 @@ var (
 	held        = outcome{7, "held", "held: the job does not descend from the pin, or the pin is on hold"}
 	unreachable = outcome{8, "unreachable", "JobManager or platform unreachable or answering errors"}
 	denied      = outcome{9, "denied", "storage denied or unreachable"}
+	different   = outcome{10, "different", "diff: the two differ"}
 	misused     = outcome{80, "usage", "usage or configuration"}
 	stopped     = outcome{130, "interrupted", "interrupted (143 by SIGTERM)"}
 )
 
-var outcomes = []outcome{done, failed, nothing, damaged, ambiguous, refused, held, unreachable, denied, misused, stopped}
+var outcomes = []outcome{done, failed, nothing, damaged, ambiguous, refused, held, unreachable, denied, different, misused, stopped}
 
 func exitTable() string {
 	var b strings.Builder
@@ -80,6 +81,8 @@ var verdicts = []verdict{
 	{nothing, is(checkpoint.ErrNotAddressable), "set execution.checkpointing.dir (state.checkpoints.dir before 1.20) in Flink's configuration"},
 	{nothing, is(checkpoint.ErrNoCheckpoint), "wait for the job's next one; --tolerate no-checkpoint makes this exit 0"},
 	{nothing, is(checkpoint.ErrNoPin), "chkpin pin makes a pin; is the URI right, and the volume mounted?"},
+	{nothing, is(errNothingListed), "is the URI right? Without --job and --restorable everything is listed"},
+	{damaged, as[*damagedListing], "chkpin verify URI names the files; --restorable leaves these lines out"},
 	{damaged, is(checkpoint.ErrPinGone), "find a checkpoint or savepoint that chkpin verify calls restorable; do not start without state by accident"},
 	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage; " +
 		"a hold ends when last-state/hold.json is deleted"},
@@ -120,6 +123,9 @@ func verdictOf(ctx context.Context, err error) verdict {
 		}
 		return v
 	}
+	if a, ok := errors.AsType[*answered](err); ok {
+		return verdict{outcome: a.outcome}
+	}
 	for _, v := range verdicts {
 		if v.matches(err) {
 			return v
@@ -131,7 +137,7 @@ func verdictOf(ctx context.Context, err error) verdict {
 // exitCode prints an error with the way out, and returns its code.
 func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	v := verdictOf(ctx, err)
-	if err == nil {
+	if err == nil || as[*answered](err) {
 		return v.code
 	}
 	hint := hintFor(err, v)
@@ -144,6 +150,13 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	}
 	return v.code
 }
+
+// answered ends a command that did what it was asked for, and whose answer is
+// in the exit code as well as on stdout. It is no error, and nothing is printed
+// for it.
+type answered struct{ outcome }
+
+func (a *answered) Error() string { return a.meaning }
 
 // hintFor is the way out that an error brings along, or else the table's.
 func hintFor(err error, v verdict) string { return cmp.Or(hintOf(err), v.hint) }

@@ -66,13 +66,10 @@ func (c *inspectCommand) Run(ctx context.Context, env *environment) error {
 		URI:           snap.URI.String(),
 		FormatVersion: snap.Version,
 		CheckpointID:  snap.CheckpointID,
-		Kind:          "checkpoint",
+		Kind:          snap.Kind(),
 		InlineBytes:   in.InlineBytes,
 		StateBytes:    in.StateBytes,
 		Warnings:      checkpoint.Warnings(snap),
-	}
-	if in.Savepoint {
-		result.Kind = "savepoint"
 	}
 	for _, op := range in.Operators {
 		result.Operators = append(result.Operators, inspectOperator{

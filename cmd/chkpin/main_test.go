@@ -20,6 +20,8 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore/storetest/servers"
 	"github.com/chkpin/chkpin/blobstore/storetest/volumes"
+	"github.com/chkpin/chkpin/checkpoint/metadata"
+	"github.com/chkpin/chkpin/checkpoint/metadata/metadatatest"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 	"github.com/chkpin/chkpin/flinkrest/replay"
 	"github.com/chkpin/chkpin/vvp/vvptest"
@@ -31,11 +33,17 @@ func TestMain(m *testing.M) {
 
 // TestStories runs testdata/script, one story a file. The stories use chkpin itself, the program volume (package
 // volumes), what testscript brings, and the commands below. $APP is the application they pin; $WORK/app is its folder.
+// $HASHMAP113 is a checkpoint of another release, to be read only.
 func TestStories(t *testing.T) {
+	hashmap113, err := filepath.Abs("../../checkpoint/testdata/1.13.6-hashmap-basic/311c74ddcfd1ac9760695f37e08fe41f/chk-3")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("APP", "file://"+env.WorkDir+"/app")
+			env.Setenv("HASHMAP113", hashmap113)
 			env.Values[storyKey{}] = &story{asked: make(chan struct{}, 1), remembered: map[string][]byte{}}
 			return nil
 		},
@@ -51,6 +59,8 @@ func TestStories(t *testing.T) {
 			"platform":    platformDoes,
 			"cluster":     clusterDoes,
 			"azurite":     startAzurite,
+			"copy":        copyFolder,
+			"operator":    changeOperator,
 		},
 		RequireUniqueNames: true,
 		Condition:          condition,
@@ -282,4 +292,35 @@ func resize(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.Remove(path))
 	ts.Check(os.WriteFile(path, data, 0o666))
 	ts.Check(os.Truncate(path, size))
+}
+
+// copy FROM TO copies a folder with all that is in it. The folders above TO are made.
+func copyFolder(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "copy FROM TO")
+	ts.Check(os.CopyFS(ts.MkAbs(args[1]), os.DirFS(ts.MkAbs(args[0]))))
+}
+
+// operator UID removed|scaled FILE makes another version of the job of a _metadata: without the operator, or with the
+// operator at parallelism 4 of 256.
+func changeOperator(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 3, "operator UID removed|scaled FILE")
+	path := ts.MkAbs(args[2])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	file, err := metadata.Parse(data)
+	ts.Check(err)
+	for _, op := range file.Operators {
+		if op.UID != args[0] {
+			continue
+		}
+		if args[1] == "removed" {
+			data, err = metadatatest.WithoutOperator(data, op.ID)
+		} else {
+			data, err = metadatatest.WithParallelism(data, op.ID, 4, 256)
+		}
+		ts.Check(err)
+		ts.Check(os.WriteFile(path, data, 0o666))
+		return
+	}
+	ts.Fatalf("%s has no operator %s", args[2], args[0])
 }
