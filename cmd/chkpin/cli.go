@@ -40,6 +40,7 @@ type cli struct {
 	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
+	Doctor  doctorCommand  `cmd:"" help:"Find what is wrong with the pin, the store, the JobManager and the manifest."`
 	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

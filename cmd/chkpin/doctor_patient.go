@@ -1,0 +1,269 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
+	"github.com/chkpin/chkpin/cmd/chkpin/manifest"
+	"github.com/chkpin/chkpin/flinkrest"
+)
+
+// patient is all that the checks look at. It is gathered first, so that checks
+// are functions of it alone.
+type patient struct {
+	app blobstore.URI
+	now time.Time // by our clock
+
+	pin   checkpoint.Survey
+	probe rightsProbe
+	rules storeRules
+
+	cluster  *clusterFacts // nil when no JobManager was named
+	source   sourceFacts   // the job's newest checkpoint, as the store has it
+	settings []settingsFrom
+	manifest *manifest.Manifest // nil when none was named
+}
+
+// clusterFacts are what the JobManager says.
+type clusterFacts struct {
+	url     string
+	err     error // it gave no usable answer, and all else is unknown
+	version flinkrest.Version
+	live    []flinkrest.Job // that fit --job and --job-id
+
+	job      flinkrest.JobDetails
+	jobErr   error // no live job, or several
+	stats    flinkrest.Checkpoints
+	statsErr error // flinkrest.ErrNotFound: checkpointing is off
+	config   flinkrest.CheckpointConfig
+	newest   *checkpoint.Latest // nil when no checkpoint has a path
+}
+
+// sourceFacts are about the job's newest checkpoint in the store.
+type sourceFacts struct {
+	err    error // why it cannot be read; blobstore.ErrNotExist may be Flink's own deletion
+	format int32 // of its _metadata; 0 when not known
+	empty  bool  // nothing at all is in the job's folder: it is not the folder that Flink writes to
+	ahead  []int64
+}
+
+// settingsFrom is a configuration of Flink and where it was found.
+type settingsFrom struct {
+	from string
+	flinkconf.Conf
+}
+
+// rightsProbe is what came of an object that was written below the pin.
+type rightsProbe struct {
+	object blobstore.URI
+
+	list, write, read, remove error
+	unconditional             bool      // the store wrote where an object was, although it was told not to
+	written                   time.Time // by our clock
+	modTime                   time.Time // by the store's; zero when it was not written
+}
+
+// storeRules are what the store does on its own.
+type storeRules struct {
+	versioned    bool
+	versionedErr error
+	lifecycle    []blobstore.LifecycleRule
+	lifecycleErr error
+}
+
+// examine gathers the facts. What cannot be had is a fact, too; only a wrong
+// command line and the end of ctx are errors.
+func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient, error) {
+	p := &patient{app: c.App.URI, now: time.Now()}
+	var client *flinkrest.Client
+	if cmp.Or(c.JobManager, env.flinkConf.JobManager()) != "" {
+		var err error
+		if client, err = c.client(env); err != nil {
+			return nil, err
+		}
+	}
+	if c.Manifest != "" {
+		m, err := manifest.Load(c.Manifest)
+		if err != nil {
+			return nil, usagef("--manifest takes a file of Kubernetes resources in YAML", "%v", err)
+		}
+		p.manifest = &m
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		p.pin, err = checkpoint.TakeSurvey(gctx, env.store, c.App.URI, checkpoint.SurveyOptions{Relocations: env.relocations})
+		return err
+	})
+	g.Go(func() error {
+		at := env.relocations.Apply(c.App.URI)
+		p.probe = tryRights(gctx, env.store, checkpoint.LayoutOf(at).Root)
+		p.rules = readRules(gctx, env.store, checkpoint.LayoutOf(at).Root)
+		return gctx.Err()
+	})
+	g.Go(func() error {
+		if client != nil {
+			p.ask(gctx, client, c.jobChoice)
+			p.lookAtSource(gctx, env)
+		}
+		return gctx.Err()
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	p.settings = append(p.settings, settingsFrom{"Flink's configuration file", env.flinkConf})
+	if p.manifest != nil {
+		p.settings = append(p.settings, settingsFrom{"the manifest", flinkconf.Of(p.manifest.Settings)})
+	}
+	return p, nil
+}
+
+// ask asks the JobManager.
+func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice jobChoice) {
+	c := &clusterFacts{url: client.URL()}
+	p.cluster = c
+	jobs, err := client.Jobs(ctx)
+	if c.err = err; err != nil {
+		return
+	}
+	c.version, _ = client.Version(ctx) // shown only
+	if config, err := client.JobManagerConfig(ctx); err == nil {
+		p.settings = append(p.settings, settingsFrom{"the JobManager's configuration", flinkconf.Of(config)})
+	}
+	for _, j := range jobs {
+		if choice.fits(j) {
+			c.live = append(c.live, j)
+		}
+	}
+	rest := restJob{client: client, choice: choice}
+	chosen, err := rest.choose(ctx)
+	if c.jobErr = err; err != nil {
+		return
+	}
+	if c.job, c.jobErr = client.Job(ctx, chosen.ID); c.jobErr != nil {
+		return
+	}
+	if c.stats, c.statsErr = client.Checkpoints(ctx, chosen.ID); c.statsErr != nil {
+		return
+	}
+	c.config, c.statsErr = client.CheckpointConfig(ctx, chosen.ID)
+	c.newest, _ = rest.latest(c.stats) // one without a path is the check of storage's
+}
+
+// lookAtSource reads the job's newest checkpoint.
+func (p *patient) lookAtSource(ctx context.Context, env *environment) {
+	newest := p.cluster.newest
+	if newest == nil {
+		return
+	}
+	load := checkpoint.LoadOptions{Relocations: env.relocations}
+	snap, err := checkpoint.Load(ctx, env.store, newest.Path, load)
+	if err == nil {
+		p.source.format = snap.Version
+		p.source.ahead, err = checkpoint.LeftAhead(ctx, env.store, *newest, load)
+	}
+	p.source.err = err
+	if errors.Is(err, blobstore.ErrNotExist) {
+		p.source.empty = isEmpty(ctx, env.store, env.relocations.Apply(newest.Path.Dir()))
+	}
+}
+
+func isEmpty(ctx context.Context, store blobstore.Store, dir blobstore.URI) bool {
+	for range store.List(ctx, dir, blobstore.ListOptions{Shallow: true}) {
+		return false // an error is no proof
+	}
+	return true
+}
+
+// cleanUp is how long removing the probe may take after the command was told to
+// end.
+const cleanUp = 10 * time.Second
+
+// tryRights tries what a tick does in the store, with an object of its own.
+func tryRights(ctx context.Context, store blobstore.Store, root blobstore.URI) (p rightsProbe) {
+	p.object = root.Join(".chkpin-doctor-" + strings.ToLower(rand.Text()))
+	for _, err := range store.List(ctx, root, blobstore.ListOptions{Shallow: true}) {
+		p.list = err
+		break
+	}
+	p.written = time.Now()
+	const body = "a probe of chkpin doctor, to be deleted\n"
+	create := blobstore.PutOptions{IfAbsent: true}
+	_, p.write = store.Put(ctx, p.object, strings.NewReader(body), create)
+	defer func() {
+		// Also what a write that failed may have left, and after ctx has ended.
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+		defer cancel()
+		if err := store.Delete(ending, p.object); p.write == nil {
+			p.remove = err
+		}
+	}()
+	if p.write != nil {
+		return p
+	}
+	_, err := store.Put(ctx, p.object, strings.NewReader(body), create)
+	p.unconditional = err == nil
+	data, obj, err := blobstore.ReadAll(ctx, store, p.object, 0)
+	switch {
+	case err != nil:
+		p.read = err
+	case string(data) != body:
+		p.read = &blobstore.Error{Op: "read", URI: p.object, Err: errors.New("not what was written")}
+	}
+	p.modTime = obj.ModTime
+	return p
+}
+
+func readRules(ctx context.Context, store blobstore.Store, root blobstore.URI) (r storeRules) {
+	reader, ok := store.(blobstore.RuleReader)
+	if !ok {
+		return storeRules{versionedErr: errors.ErrUnsupported, lifecycleErr: errors.ErrUnsupported}
+	}
+	r.versioned, r.versionedErr = reader.Versioned(ctx, root)
+	r.lifecycle, r.lifecycleErr = reader.LifecycleRules(ctx, root)
+	return r
+}
+
+// setting is the value of the first of the keys that is set, and where it was
+// found: what the JobManager says wins over files.
+func (p *patient) setting(keys ...string) (value, from string) {
+	for _, s := range p.settings {
+		if v := s.Get(keys...); v != "" {
+			return v, s.from
+		}
+	}
+	return "", ""
+}
+
+// knowsSettings reports whether any configuration was found.
+func (p *patient) knowsSettings() bool {
+	for _, s := range p.settings {
+		if !s.Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+// application reports whether the cluster runs one job from its own main
+// (execution.target is embedded, measured on 1.13.6 to 2.3.0).
+func (p *patient) application() bool {
+	target, _ := p.setting("execution.target")
+	return target == "embedded"
+}
+
+// asked is the cluster if it answered about the job, else nil.
+func (p *patient) asked() *clusterFacts {
+	if c := p.cluster; c != nil && c.err == nil && c.jobErr == nil {
+		return c
+	}
+	return nil
+}
