@@ -84,20 +84,22 @@ func firstLineOf(text string) string {
 	return line
 }
 
+// heapStorage is what REST calls the storage that keeps state in the JobManager's
+// heap (1.13 to 2.3). With a checkpoint folder, it puts all state into _metadata.
+const heapStorage = "JobManagerCheckpointStorage"
+
 func checkpointsHaveAPath(p *patient) []finding {
 	c := p.asked()
-	// The REST name of what keeps checkpoints in the JobManager's heap, 1.13 to 2.3.
-	inMemory := c != nil && c.config.Storage == "JobManagerCheckpointStorage"
-	if c != nil && c.stats.LatestCompleted != nil {
-		inMemory = !c.stats.LatestCompleted.ExternalPath.Addressable()
-	}
-	if kind, from := p.setting("execution.checkpointing.storage", "state.checkpoint-storage"); c == nil && strings.EqualFold(kind, "jobmanager") {
-		return fault(fmt.Errorf("%w, by %s", checkpoint.ErrNotAddressable, from), "")
-	}
 	switch {
-	case inMemory:
+	case c == nil || c.statsErr != nil:
+		return nil
+	case c.stats.LatestCompleted != nil && !c.stats.LatestCompleted.ExternalPath.Addressable():
 		return fault(fmt.Errorf("job %s: %w", c.job.ID, checkpoint.ErrNotAddressable), "")
-	case c == nil || c.newest == nil:
+	case c.config.Storage == heapStorage:
+		// JobManagerCheckpointStorage.DEFAULT_MAX_STATE_SIZE, 1.13 to 2.3.
+		return doubt("set execution.checkpointing.storage: filesystem (state.checkpoint-storage before 1.20)",
+			"state is kept in the JobManager's heap: checkpoints fail once a state grows over 5 MiB")
+	case c.newest == nil:
 		return nil
 	}
 	return fine("checkpoints are in %s", c.newest.Path.Dir())

@@ -69,7 +69,7 @@ func generationsRestore(p *patient) []finding {
 		return nil
 	case len(broken) > 0:
 		return doubt("chkpin verify shows what they miss; ticks make new ones, and there is no way back to these",
-			"%s of %d do not restore: %s", counted(len(broken), "generation"), len(s.Generations), firstFew(broken))
+			"%d of %s cannot be restored: %s", len(broken), counted(len(s.Generations), "generation"), firstFew(broken))
 	case unfinished > 1:
 		return notice("each is of a tick that was killed, or is at work; chkpin gc removes them later",
 			"%d generations restore, %d are not finished", proved, unfinished)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,12 +25,13 @@ import (
 type misconfiguration struct {
 	release string
 	name    string
-	check   string // of the finding
-	worst   string // its severity
-	exit    int    // of chkpin doctor
 
 	conf  map[string]string // Flink configuration that makes the fault
 	entry []string          // arguments of the entry point that do; PIN stands for the pin
+
+	check string // of the one finding that is worse than info
+	worst string // its severity
+	exit  int    // of chkpin doctor
 
 	noCheckpoints bool // the job takes none
 	withConf      bool // chkpin doctor reads the cluster's configuration
@@ -38,31 +40,42 @@ type misconfiguration struct {
 
 func (m misconfiguration) String() string { return "doctor/" + m.release + "/" + m.name }
 
-const exitNothing, exitUsage = 3, 80
+const (
+	exitNothing = 3
+	exitUsage   = 80
+)
+
+var (
+	deletedOnCancellation = map[string]string{"execution.checkpointing.externalized-checkpoint-retention": "DELETE_ON_CANCELLATION"}
+	constantID            = []string{"--job-id", "0123456789abcdef0123456789abcdef"}
+)
 
 var faults = []misconfiguration{
-	{"2.3.0", "retention", "retention", "warning", exitDone,
-		map[string]string{"execution.checkpointing.externalized-checkpoint-retention": "DELETE_ON_CANCELLATION"}, nil, false, false, false},
-	{"2.3.0", "num-retained", "num-retained", "warning", exitDone,
-		map[string]string{"execution.checkpointing.num-retained": "1"}, nil, false, false, false},
-	{"2.3.0", "jobmanager-storage", "storage", "error", exitNothing,
-		map[string]string{"execution.checkpointing.storage": "jobmanager"}, nil, false, false, false},
-	{"2.3.0", "checkpointing-off", "checkpointing", "error", exitNothing,
-		map[string]string{"execution.checkpointing.interval": "0 ms"}, nil, true, false, false},
-	{"2.3.0", "constant-job-id", "job-id", "warning", exitDone,
-		nil, []string{"--job-id", "0123456789abcdef0123456789abcdef"}, false, false, false},
-	{"2.3.0", "changelog", "changelog", "error", exitUsage,
-		map[string]string{"state.changelog.enabled": "true", "state.changelog.storage": "memory"}, nil, false, false, false},
-	{"2.3.0", "claim", "claim-mode", "warning", exitDone,
-		map[string]string{"execution.state-recovery.claim-mode": "CLAIM"}, nil, false, true, false},
-	{"2.3.0", "entropy-unused", "entropy", "warning", exitDone,
-		map[string]string{"s3.entropy.key": "_entropy_"}, nil, false, false, false},
-	{"2.3.0", "arguments", "arguments", "error", exitUsage,
-		nil, []string{"--s3-uri", "s3://bucket", "--fromSavepoint", "PIN"}, false, false, true},
-	{"1.20.5", "retention", "retention", "warning", exitDone,
-		map[string]string{"execution.checkpointing.externalized-checkpoint-retention": "DELETE_ON_CANCELLATION"}, nil, false, false, false},
-	{"1.20.5", "constant-job-id", "job-id", "warning", exitDone,
-		nil, []string{"--job-id", "0123456789abcdef0123456789abcdef"}, false, false, false},
+	{release: "2.3.0", name: "retention", conf: deletedOnCancellation, check: "retention", worst: "warning"},
+	{release: "2.3.0", name: "num-retained",
+		conf:  map[string]string{"execution.checkpointing.num-retained": "1"},
+		check: "num-retained", worst: "warning"},
+	{release: "2.3.0", name: "jobmanager-storage",
+		conf:  map[string]string{"execution.checkpointing.storage": "jobmanager", "execution.checkpointing.dir": ""},
+		check: "storage", worst: "error", exit: exitNothing},
+	{release: "2.3.0", name: "checkpointing-off",
+		conf:  map[string]string{"execution.checkpointing.interval": ""},
+		check: "checkpointing", worst: "error", exit: exitNothing, noCheckpoints: true},
+	{release: "2.3.0", name: "constant-job-id", entry: constantID, check: "job-id", worst: "warning"},
+	{release: "2.3.0", name: "changelog",
+		conf:  map[string]string{"state.changelog.enabled": "true", "state.changelog.storage": "memory"},
+		check: "changelog", worst: "error", exit: exitUsage},
+	{release: "2.3.0", name: "claim",
+		conf:  map[string]string{"execution.state-recovery.claim-mode": "CLAIM"},
+		check: "claim-mode", worst: "warning", withConf: true},
+	{release: "2.3.0", name: "entropy-unused",
+		conf:  map[string]string{"s3.entropy.key": "_entropy_"},
+		check: "entropy", worst: "warning"},
+	{release: "2.3.0", name: "arguments",
+		entry: []string{"--s3-uri", "s3://bucket", "--fromSavepoint", "PIN"},
+		check: "arguments", worst: "error", exit: exitUsage, withManifest: true},
+	{release: "1.20.5", name: "retention", conf: deletedOnCancellation, check: "retention", worst: "warning"},
+	{release: "1.20.5", name: "constant-job-id", entry: constantID, check: "job-id", worst: "warning"},
 }
 
 // chosenFaults are those that CHKPIN_E2E asks for.
@@ -127,12 +140,8 @@ func (s *story) findsNothing() {
 
 func (s *story) finds(m misconfiguration) {
 	s.step(m.name, func(ctx context.Context) string {
-		s.conf = map[string]string{}
-		for _, conf := range []map[string]string{sound, m.conf} {
-			for key, value := range conf {
-				s.conf[key] = value
-			}
-		}
+		s.conf = maps.Clone(sound)
+		maps.Copy(s.conf, m.conf)
 		var entry []string
 		for _, word := range m.entry {
 			entry = append(entry, strings.Replace(word, "PIN", s.pinPath(), 1))
