@@ -48,9 +48,11 @@ func (s *Store) LifecycleRules(ctx context.Context, dir blobstore.URI) (rules []
 }
 
 func lifecycleRule(r types.LifecycleRule) blobstore.LifecycleRule {
+	//lint:ignore SA1019 old configurations still say it here
+	prefix := aws.ToString(r.Prefix)
 	rule := blobstore.LifecycleRule{
 		ID:        aws.ToString(r.ID),
-		Prefix:    aws.ToString(r.Prefix), //nolint:staticcheck // old configurations still say it here
+		Prefix:    prefix,
 		ClearsOld: r.NoncurrentVersionExpiration != nil,
 	}
 	if f := r.Filter; f != nil {

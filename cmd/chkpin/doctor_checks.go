@@ -18,6 +18,7 @@ var checks = []struct {
 	{"app", appIsBesideTheJob},
 	{"source", sourceIsReadable},
 	{"hold", pinIsNotOnHold},
+	{"lineage", jobContinuesThePin},
 	{"pin-age", pinFollowsTheJob},
 	{"generations", generationsRestore},
 	{"foreign", pinIsOurs},

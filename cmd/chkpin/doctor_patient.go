@@ -29,6 +29,7 @@ type patient struct {
 
 	cluster  *clusterFacts // nil when no JobManager was named
 	source   sourceFacts   // the job's newest checkpoint, as the store has it
+	tickErr  error         // of a tick that writes nothing; nil when there was none
 	settings []settingsFrom
 	manifest *manifest.Manifest // nil when none was named
 }
@@ -114,6 +115,10 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 			p.ask(gctx, client, c.jobChoice)
 			p.lookAtSource(gctx, env)
 		}
+		if p.asked() != nil && p.cluster.newest != nil {
+			_, p.tickErr = checkpoint.Pin(gctx, env.store, c.App.URI, restJob{client: client, choice: c.jobChoice},
+				checkpoint.PinOptions{DryRun: true, Timeout: dryTick, Relocations: env.relocations, Logger: env.log})
+		}
 		return gctx.Err()
 	})
 	if err := g.Wait(); err != nil {
@@ -175,6 +180,10 @@ func (p *patient) lookAtSource(ctx context.Context, env *environment) {
 		p.source.empty = isEmpty(ctx, env.store, env.relocations.Apply(newest.Path.Dir()))
 	}
 }
+
+// dryTick bounds the tick that writes nothing: most of what it finds, it finds
+// at once.
+const dryTick = 30 * time.Second
 
 func isEmpty(ctx context.Context, store blobstore.Store, dir blobstore.URI) bool {
 	for range store.List(ctx, dir, blobstore.ListOptions{Shallow: true}) {

@@ -104,15 +104,21 @@ func pinIsNotOnHold(p *patient) []finding {
 		return doubt("restart the job with what chkpin resolve prints; deleting last-state/hold.json ends the hold, too",
 			"the pin is on hold%s; ticks exit 7", reason)
 	}
-	c := p.asked()
-	if c == nil {
+	return nil
+}
+
+// jobContinuesThePin says what the next tick would make of the run.
+func jobContinuesThePin(p *patient) []finding {
+	held := as[*checkpoint.HeldError](p.tickErr)
+	switch {
+	case held && p.pin.Hold != nil: // the check of holds says it
 		return nil
-	}
-	for _, r := range s.Record.Held {
-		if r.JobID == c.job.ID && r.Started == c.job.Start.UnixMilli() {
-			return doubt("restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage",
-				"the job that runs now did not restore from the pin when it was first seen; ticks refuse it and exit 7")
-		}
+	case held:
+		return fault(p.tickErr, "")
+	case errors.Is(p.tickErr, checkpoint.ErrNewer):
+		return doubt("is another chkpin at work, or are two jobs? The next tick settles it, or says so again", "%v", p.tickErr)
+	case p.tickErr == nil && p.asked() != nil && p.pin.Pin != nil:
+		return fine("the job that runs goes on from what is pinned")
 	}
 	return nil
 }

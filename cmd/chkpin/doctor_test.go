@@ -125,9 +125,10 @@ func TestFindings(t *testing.T) {
 			"hold", doubtful, "on hold: rolled back", done},
 		"a hold that cannot be read": {func(p *patient) { p.pin.HoldErr = errors.New("not a record") },
 			"hold", doubtful, "not a record", done},
-		"the job is held": {func(p *patient) {
-			p.pin.Record.Held = []checkpoint.Run{{JobID: p.cluster.job.ID, Started: p.cluster.job.Start.UnixMilli()}}
-		}, "hold", doubtful, "did not restore from the pin", done},
+		"the job started empty": {func(p *patient) { p.tickErr = &checkpoint.HeldError{Reason: "it started empty"} },
+			"lineage", severe, "held: it started empty", held},
+		"another chkpin": {func(p *patient) { p.tickErr = checkpoint.ErrNewer },
+			"lineage", doubtful, "the pin is newer", done},
 		"the script's _metadata": {func(p *patient) { p.pin.Foreign = true }, "foreign", doubtful, "was not written by chkpin", done},
 		"a tick was killed":      {func(p *patient) { p.pin.Described = false }, "foreign", noted, "does not describe", done},
 		"the pin lags": {func(p *patient) { p.pin.Record.Checkpoint.Triggered = p.now.Add(-time.Hour) },
@@ -147,14 +148,20 @@ func TestFindings(t *testing.T) {
 			p.pin.Collections = []blobstore.Object{{ModTime: p.probe.modTime.Add(-time.Hour)}}
 		}, "writers", noted, "was killed 1h0m0s ago", done},
 
-		"no right to list":     {func(p *patient) { p.probe.list = storeError("list") }, "permissions", severe, "list s3:", denied},
-		"no right to write":    {func(p *patient) { p.probe.write = storeError("put") }, "permissions", severe, "put s3:", denied},
-		"no right to read":     {func(p *patient) { p.probe.read = storeError("open") }, "permissions", severe, "open s3:", denied},
-		"no right to delete":   {func(p *patient) { p.probe.remove = storeError("delete") }, "permissions", severe, "delete s3:", denied},
-		"conditions are vain":  {func(p *patient) { p.probe.unconditional = true }, "permissions", doubtful, "ignores conditions", done},
-		"pins expire":          {func(p *patient) { p.rules = storeRules{lifecycle: []blobstore.LifecycleRule{expired}} }, "lifecycle", severe, `rule "tidy" on keys below "app/" deletes after 30 days`, misused},
-		"some objects expire":  {func(p *patient) { r := expired; r.Narrowed = true; p.rules = storeRules{lifecycle: []blobstore.LifecycleRule{r}} }, "lifecycle", doubtful, "tags or sizes", done},
-		"pins go to the vault": {func(p *patient) { p.rules = storeRules{lifecycle: []blobstore.LifecycleRule{{Archive: "GLACIER", ArchivesAfter: 7}}} }, "lifecycle", doubtful, "to GLACIER after 7 days", done},
+		"no right to list":    {func(p *patient) { p.probe.list = storeError("list") }, "permissions", severe, "list s3:", denied},
+		"no right to write":   {func(p *patient) { p.probe.write = storeError("put") }, "permissions", severe, "put s3:", denied},
+		"no right to read":    {func(p *patient) { p.probe.read = storeError("open") }, "permissions", severe, "open s3:", denied},
+		"no right to delete":  {func(p *patient) { p.probe.remove = storeError("delete") }, "permissions", severe, "delete s3:", denied},
+		"conditions are vain": {func(p *patient) { p.probe.unconditional = true }, "permissions", doubtful, "ignores conditions", done},
+		"pins expire":         {func(p *patient) { p.rules = storeRules{lifecycle: []blobstore.LifecycleRule{expired}} }, "lifecycle", severe, `rule "tidy" on keys below "app/" deletes after 30 days`, misused},
+		"some objects expire": {func(p *patient) {
+			r := expired
+			r.Narrowed = true
+			p.rules = storeRules{lifecycle: []blobstore.LifecycleRule{r}}
+		}, "lifecycle", doubtful, "tags or sizes", done},
+		"pins go to the vault": {func(p *patient) {
+			p.rules = storeRules{lifecycle: []blobstore.LifecycleRule{{Archive: "GLACIER", ArchivesAfter: 7}}}
+		}, "lifecycle", doubtful, "to GLACIER after 7 days", done},
 		"rules are secret":     {func(p *patient) { p.rules = storeRules{lifecycleErr: storeError("read lifecycle of")} }, "lifecycle", noted, "could not be read", done},
 		"versions pile up":     {func(p *patient) { p.rules = storeRules{versioned: true} }, "versioning", noted, "goes on costing", done},
 		"versioning is secret": {func(p *patient) { p.rules = storeRules{versionedErr: storeError("read versioning of")} }, "versioning", noted, "could not be read", done},
@@ -177,7 +184,9 @@ func TestFindings(t *testing.T) {
 			"checkpointing", doubtful, "is 1h0m2s old, although", done},
 		"no checkpoint yet": {func(p *patient) { p.cluster.stats.LatestCompleted, p.cluster.stats.LatestFailed = nil, nil },
 			"checkpointing", noted, "no checkpoint completed yet", done},
-		"JobManager storage": {func(p *patient) { p.cluster.stats.LatestCompleted.ExternalPath = "<checkpoint-not-externally-addressable>" },
+		"JobManager storage": {func(p *patient) {
+			p.cluster.stats.LatestCompleted.ExternalPath = "<checkpoint-not-externally-addressable>"
+		},
 			"storage", severe, "have no path", nothing},
 		"state in the heap": {func(p *patient) { p.cluster.config.Storage = "JobManagerCheckpointStorage" },
 			"storage", doubtful, "5 MiB", done},
@@ -202,10 +211,12 @@ func TestFindings(t *testing.T) {
 			"num-retained", noted, "-D…num-retained is ignored in a session cluster", done},
 		"high availability": {func(p *patient) { p.set("high-availability.type", "kubernetes") },
 			"high-availability", doubtful, "ignores --fromSavepoint", done},
-		"constant job id":   {func(p *patient) { p.set(jobIDKey, "00ff") }, "job-id", doubtful, "constant (00ff, by the JobManager", done},
-		"the id of all":     {func(p *patient) { p.cluster.job.ID = noID }, "job-id", doubtful, "constant (" + noID, done},
-		"--job-id":          {func(p *patient) { p.start(manifest.Start{JobID: "00ff", ByChkpin: true}) }, "job-id", doubtful, "constant (00ff, by Deployment orders", done},
-		"runs of one id":    {func(p *patient) { p.pin.Record.Previous = []checkpoint.Run{{JobID: p.pin.Record.Run.JobID, Started: 1}} }, "job-id", noted, "had the same job id", done},
+		"constant job id": {func(p *patient) { p.set(jobIDKey, "00ff") }, "job-id", doubtful, "constant (00ff, by the JobManager", done},
+		"the id of all":   {func(p *patient) { p.cluster.job.ID = noID }, "job-id", doubtful, "constant (" + noID, done},
+		"--job-id":        {func(p *patient) { p.start(manifest.Start{JobID: "00ff", ByChkpin: true}) }, "job-id", doubtful, "constant (00ff, by Deployment orders", done},
+		"runs of one id": {func(p *patient) {
+			p.pin.Record.Previous = []checkpoint.Run{{JobID: p.pin.Record.Run.JobID, Started: 1}}
+		}, "job-id", noted, "had the same job id", done},
 		"numbers are taken": {func(p *patient) { p.source.ahead = []int64{9, 8} }, "numbering", doubtful, "chk-9, chk-8 of an earlier run lie beside the newest checkpoint, chk-6", done},
 		"changelog":         {func(p *patient) { p.cluster.config.Changelog = true }, "changelog", severe, "restores no checkpoint of it", misused},
 		"changelog, session": {func(p *patient) { p.cluster.config.Changelog = true; p.set("execution.target", "") },

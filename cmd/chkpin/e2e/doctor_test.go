@@ -29,10 +29,11 @@ type misconfiguration struct {
 	conf  map[string]string // Flink configuration that makes the fault
 	entry []string          // arguments of the entry point that do; PIN stands for the pin
 
-	check string // of the one finding that is worse than info
-	worst string // its severity
-	exit  int    // of chkpin doctor
+	finds []string // severity and check of all that is worse than info
+	exit  int      // of chkpin doctor
 
+	zooKeeper     bool // the cluster is highly available
+	pinned        bool // a sound run of the job was pinned before
 	noCheckpoints bool // the job takes none
 	withConf      bool // chkpin doctor reads the cluster's configuration
 	withManifest  bool // chkpin doctor reads a manifest that starts the cluster so
@@ -51,31 +52,32 @@ var (
 )
 
 var faults = []misconfiguration{
-	{release: "2.3.0", name: "retention", conf: deletedOnCancellation, check: "retention", worst: "warning"},
+	{release: "2.3.0", name: "retention", conf: deletedOnCancellation, finds: []string{"warning retention"}},
 	{release: "2.3.0", name: "num-retained",
 		conf:  map[string]string{"execution.checkpointing.num-retained": "1"},
-		check: "num-retained", worst: "warning"},
+		finds: []string{"warning num-retained"}},
 	{release: "2.3.0", name: "jobmanager-storage",
 		conf:  map[string]string{"execution.checkpointing.storage": "jobmanager", "execution.checkpointing.dir": ""},
-		check: "storage", worst: "error", exit: exitNothing},
+		finds: []string{"error storage"}, exit: exitNothing},
 	{release: "2.3.0", name: "checkpointing-off",
 		conf:  map[string]string{"execution.checkpointing.interval": ""},
-		check: "checkpointing", worst: "error", exit: exitNothing, noCheckpoints: true},
-	{release: "2.3.0", name: "constant-job-id", entry: constantID, check: "job-id", worst: "warning"},
+		finds: []string{"error checkpointing"}, exit: exitNothing, noCheckpoints: true},
+	{release: "2.3.0", name: "constant-job-id", entry: constantID, finds: []string{"warning job-id"}},
 	{release: "2.3.0", name: "changelog",
 		conf:  map[string]string{"state.changelog.enabled": "true", "state.changelog.storage": "memory"},
-		check: "changelog", worst: "error", exit: exitUsage},
+		finds: []string{"error changelog"}, exit: exitUsage},
 	{release: "2.3.0", name: "claim",
 		conf:  map[string]string{"execution.state-recovery.claim-mode": "CLAIM"},
-		check: "claim-mode", worst: "warning", withConf: true},
+		finds: []string{"warning claim-mode"}, withConf: true},
 	{release: "2.3.0", name: "entropy-unused",
 		conf:  map[string]string{"s3.entropy.key": "_entropy_"},
-		check: "entropy", worst: "warning"},
+		finds: []string{"warning entropy"}},
 	{release: "2.3.0", name: "arguments",
 		entry: []string{"--s3-uri", "s3://bucket", "--fromSavepoint", "PIN"},
-		check: "arguments", worst: "error", exit: exitUsage, withManifest: true},
-	{release: "1.20.5", name: "retention", conf: deletedOnCancellation, check: "retention", worst: "warning"},
-	{release: "1.20.5", name: "constant-job-id", entry: constantID, check: "job-id", worst: "warning"},
+		finds: []string{"error lineage", "error arguments"}, exit: exitHeld, pinned: true, withManifest: true},
+	{release: "2.3.0", name: "high-availability", zooKeeper: true, finds: []string{"warning high-availability", "warning job-id"}},
+	{release: "1.20.5", name: "retention", conf: deletedOnCancellation, finds: []string{"warning retention"}},
+	{release: "1.20.5", name: "constant-job-id", entry: constantID, finds: []string{"warning job-id"}},
 }
 
 // chosenFaults are those that CHKPIN_E2E asks for.
@@ -141,7 +143,16 @@ func (s *story) findsNothing() {
 func (s *story) finds(m misconfiguration) {
 	s.step(m.name, func(ctx context.Context) string {
 		s.conf = maps.Clone(sound)
+		if m.pinned {
+			cluster := s.start()
+			s.waitFilled(ctx, cluster)
+			require.Equal(s, "pinned", s.pin(ctx, exitDone, cluster).Result)
+			require.NoError(s, cluster.Cancel(ctx))
+		}
 		maps.Copy(s.conf, m.conf)
+		if m.zooKeeper {
+			maps.Copy(s.conf, s.highlyAvailable(ctx))
+		}
 		var entry []string
 		for _, word := range m.entry {
 			entry = append(entry, strings.Replace(word, "PIN", s.pinPath(), 1))
@@ -164,17 +175,28 @@ func (s *story) finds(m misconfiguration) {
 		var worse []string // than info
 		for _, f := range found.Findings {
 			if f.Severity == "error" || f.Severity == "warning" {
-				worse = append(worse, f.Check)
-			}
-			if f.Check == m.check {
-				assert.Equal(s, m.worst, f.Severity, "%+v", f)
+				worse = append(worse, f.Severity+" "+f.Check)
 				assert.NotEmpty(s, f.Evidence)
 				assert.NotEmpty(s, f.Fix)
 			}
 		}
-		require.Equal(s, []string{m.check}, worse, "%+v", found.Findings)
-		return fmt.Sprintf("found: %s", m.check)
+		require.Equal(s, m.finds, worse, "%+v", found.Findings)
+		return "found: " + strings.Join(worse, ", ")
 	})
+}
+
+// highlyAvailable is the configuration of a cluster that keeps what it recovers
+// from in a ZooKeeper of its own.
+func (s *story) highlyAvailable(ctx context.Context) map[string]string {
+	s.Helper()
+	zooKeeper, err := s.lab.StartZooKeeper(ctx, s.flink, filepath.Join(s.dir, "zookeeper"))
+	require.NoError(s, err)
+	s.Cleanup(zooKeeper.Stop)
+	return map[string]string{
+		"high-availability.type":             "zookeeper",
+		"high-availability.zookeeper.quorum": zooKeeper.Address,
+		"high-availability.storageDir":       s.root.Join("ha").String(),
+	}
 }
 
 // diagnosis is chkpin doctor's JSON.

@@ -193,7 +193,8 @@ func expand(word string, env map[string]string) string {
 
 func (m *Manifest) commandLine(where string, words []string, env map[string]string) {
 	for i, word := range words {
-		if path.Base(word) != "chkpin" {
+		program := i == 0 || words[i-1] == "--" || words[i-1] == "exec" // behind a wrapper or the shell's exec
+		if !program || path.Base(word) != "chkpin" {
 			continue
 		}
 		call := Call{Where: where, Args: words[i+1:]}
