@@ -15,7 +15,6 @@ import (
 // Survey is what stands below an application's folder, each part with what is
 // wrong with it.
 type Survey struct {
-	Layout  Layout
 	Existed bool // chkpin.json is there: state was pinned here once
 
 	Pin     *Snapshot // last-state/_metadata; nil when there is none that parses
@@ -60,8 +59,8 @@ type SurveyOptions struct {
 // nothing. It proves the pin and each generation. What cannot be looked at is
 // part of the result; only the end of ctx is an error.
 func TakeSurvey(ctx context.Context, store blobstore.Store, app blobstore.URI, opts SurveyOptions) (Survey, error) {
-	s := Survey{Layout: LayoutOf(opts.Relocations.Apply(app))}
-	l := s.Layout
+	var s Survey
+	l := LayoutOf(opts.Relocations.Apply(app))
 	var found Hold
 	var held bool
 	g, gctx := errgroup.WithContext(ctx)

@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"errors"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -20,7 +21,7 @@ func (s *Store) Versioned(ctx context.Context, u blobstore.URI) (on bool, err er
 		if err == nil {
 			on = out.Status == types.BucketVersioningStatusEnabled
 		}
-		return err
+		return unsupported(err)
 	})
 	return on, err
 }
@@ -34,7 +35,7 @@ func (s *Store) LifecycleRules(ctx context.Context, dir blobstore.URI) (rules []
 			return nil
 		}
 		if err != nil {
-			return err
+			return unsupported(err)
 		}
 		rules = nil
 		for _, r := range out.Rules {
@@ -45,6 +46,14 @@ func (s *Store) LifecycleRules(ctx context.Context, dir blobstore.URI) (rules []
 		return nil
 	})
 	return rules, err
+}
+
+// unsupported is what services say that have no such rules.
+func unsupported(err error) error {
+	if codeOf(err) == "NotImplemented" {
+		return errors.ErrUnsupported
+	}
+	return err
 }
 
 func lifecycleRule(r types.LifecycleRule) blobstore.LifecycleRule {

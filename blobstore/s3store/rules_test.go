@@ -78,6 +78,14 @@ func TestRulesThatMayNotBeRead(t *testing.T) {
 	assert.ErrorContains(t, err, "read versioning of s3://bucket/app")
 }
 
+// versitygw 1.8.0 has no lifecycle rules.
+func TestAServiceWithoutRules(t *testing.T) {
+	t.Parallel()
+	store, _, root := proxied(t)
+	_, err := store.LifecycleRules(t.Context(), root)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+}
+
 // A server that keeps versions, and one that does not.
 func TestVersioned(t *testing.T) {
 	t.Parallel()

@@ -68,7 +68,7 @@ func startsFromThePin(p *patient) (found []finding) {
 	if p.manifest == nil {
 		return nil
 	}
-	pin := p.pin.Layout
+	pin, lost := p.layout, false
 	for _, c := range p.manifest.Calls {
 		if u, err := blobstore.Parse(c.App); c.App != "" && err == nil && !u.Same(p.app) {
 			found = append(found, misconfigured("name one <app> everywhere", "%s: chkpin %s is given %s, not %s", c.Where, c.Command(), c.App, p.app)...)
@@ -82,11 +82,13 @@ func startsFromThePin(p *patient) (found []finding) {
 		case s.RestorePath != "" && strings.Contains(s.RestorePath, "$"): // only the start can tell
 		case s.RestorePath != "" && (err != nil || !pin.Holds(u)):
 			found = append(found, misconfigured("start from "+pin.Metadata.String(), "%s starts from %s, which is not the pin of %s", s.Where, s.RestorePath, p.app)...)
-		case s.RestorePath == "" && !s.ByChkpin && s.Unresolved == "" && !slices.ContainsFunc(s.Lost(), startsEmpty):
+		case slices.ContainsFunc(s.Lost(), startsEmpty): // the check of arguments says it
+			lost = true
+		case s.RestorePath == "" && !s.ByChkpin && s.Unresolved == "":
 			found = append(found, misconfigured(wayToRestore(s, pin.Metadata), "%s starts without state at every deployment: nothing there says what to restore", s.Where)...)
 		}
 	}
-	if len(found) == 0 && len(p.manifest.Starts) > 0 {
+	if len(found) == 0 && len(p.manifest.Starts) > 0 && !lost {
 		return fine("it starts from the pin, or from what chkpin resolves")
 	}
 	return found

@@ -20,12 +20,14 @@ import (
 // patient is all that the checks look at. It is gathered first, so that checks
 // are functions of it alone.
 type patient struct {
-	app blobstore.URI
-	now time.Time // by our clock
+	app    blobstore.URI
+	layout checkpoint.Layout // as Flink names it, before relocation
+	now    time.Time         // by our clock
 
-	pin   checkpoint.Survey
-	probe rightsProbe
-	rules storeRules
+	closed error // why the store cannot be looked at; pin, probe, rules and source are empty then
+	pin    checkpoint.Survey
+	probe  rightsProbe
+	rules  storeRules
 
 	cluster  *clusterFacts // nil when no JobManager was named
 	source   sourceFacts   // the job's newest checkpoint, as the store has it
@@ -42,7 +44,8 @@ type clusterFacts struct {
 	live    []flinkrest.Job // that fit --job and --job-id
 
 	job      flinkrest.JobDetails
-	jobErr   error // no live job, or several
+	answered time.Time // when it described the job, by our clock
+	jobErr   error     // no live job, or several
 	stats    flinkrest.Checkpoints
 	statsErr error // flinkrest.ErrNotFound: checkpointing is off
 	config   flinkrest.CheckpointConfig
@@ -67,10 +70,10 @@ type settingsFrom struct {
 type rightsProbe struct {
 	object blobstore.URI
 
-	list, write, read, remove error
-	unconditional             bool      // the store wrote where an object was, although it was told not to
-	written                   time.Time // by our clock
-	modTime                   time.Time // by the store's; zero when it was not written
+	write, read, remove error
+	unconditional       bool      // the store wrote where an object was, although it was told not to
+	written             time.Time // by our clock
+	modTime             time.Time // by the store's; zero when it was not written
 }
 
 // storeRules are what the store does on its own.
@@ -84,7 +87,11 @@ type storeRules struct {
 // examine gathers the facts. What cannot be had is a fact, too; only a wrong
 // command line and the end of ctx are errors.
 func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient, error) {
-	p := &patient{app: c.App.URI, now: time.Now()}
+	p := &patient{
+		app:    c.App.URI,
+		layout: checkpoint.LayoutOf(c.App.URI),
+		rules:  storeRules{versionedErr: errors.ErrUnsupported, lifecycleErr: errors.ErrUnsupported},
+	}
 	var client *flinkrest.Client
 	if cmp.Or(c.JobManager, env.flinkConf.JobManager()) != "" {
 		var err error
@@ -99,36 +106,46 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 		}
 		p.manifest = &m
 	}
+	p.closed = listable(ctx, env.store, env.relocations.Apply(p.layout.Root))
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		p.pin, err = checkpoint.TakeSurvey(gctx, env.store, c.App.URI, checkpoint.SurveyOptions{Relocations: env.relocations})
-		return err
-	})
-	g.Go(func() error {
-		at := env.relocations.Apply(c.App.URI)
-		p.probe = tryRights(gctx, env.store, checkpoint.LayoutOf(at).Root)
-		p.rules = readRules(gctx, env.store, checkpoint.LayoutOf(at).Root)
-		return gctx.Err()
-	})
-	g.Go(func() error {
-		if client != nil {
+	if p.closed == nil {
+		p.lookAtStore(gctx, g, env)
+	}
+	if client != nil {
+		g.Go(func() error {
 			p.ask(gctx, client, c.jobChoice)
-			p.lookAtSource(gctx, env)
-		}
-		if p.asked() != nil && p.cluster.newest != nil {
-			_, p.tickErr = checkpoint.Pin(gctx, env.store, c.App.URI, restJob{client: client, choice: c.jobChoice},
-				checkpoint.PinOptions{DryRun: true, Timeout: dryTick, Relocations: env.relocations, Logger: env.log})
-		}
-		return gctx.Err()
-	})
+			if p.closed == nil && p.asked() != nil && p.cluster.newest != nil {
+				p.lookAtSource(gctx, env, restJob{client: client, choice: c.jobChoice})
+			}
+			return gctx.Err()
+		})
+	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	p.now = time.Now()
 	p.settings = append(p.settings, settingsFrom{"Flink's configuration file", env.flinkConf})
 	if p.manifest != nil {
 		p.settings = append(p.settings, settingsFrom{"the manifest", flinkconf.Of(p.manifest.Settings)})
 	}
-	return p, nil
+	return p, ctx.Err()
+}
+
+// lookAtStore looks at what is there, and tries what ticks do.
+func (p *patient) lookAtStore(ctx context.Context, g *errgroup.Group, env *environment) {
+	g.Go(func() (err error) {
+		p.pin, err = checkpoint.TakeSurvey(ctx, env.store, p.app, checkpoint.SurveyOptions{Relocations: env.relocations})
+		return err
+	})
+	g.Go(func() error {
+		root := env.relocations.Apply(p.layout.Root)
+		p.probe = tryRights(ctx, env.store, root)
+		if reader, ok := env.store.(blobstore.RuleReader); ok {
+			p.rules.versioned, p.rules.versionedErr = reader.Versioned(ctx, root)
+			p.rules.lifecycle, p.rules.lifecycleErr = reader.LifecycleRules(ctx, root)
+		}
+		return ctx.Err()
+	})
 }
 
 // ask asks the JobManager.
@@ -153,7 +170,9 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice jobC
 	if c.jobErr = err; err != nil {
 		return
 	}
-	if c.job, c.jobErr = client.Job(ctx, chosen.ID); c.jobErr != nil {
+	c.job, c.jobErr = client.Job(ctx, chosen.ID)
+	c.answered = time.Now()
+	if c.jobErr != nil {
 		return
 	}
 	if c.stats, c.statsErr = client.Checkpoints(ctx, chosen.ID); c.statsErr != nil {
@@ -163,12 +182,9 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice jobC
 	c.newest, _ = rest.latest(c.stats) // one without a path is the check of storage's
 }
 
-// lookAtSource reads the job's newest checkpoint.
-func (p *patient) lookAtSource(ctx context.Context, env *environment) {
+// lookAtSource reads the job's newest checkpoint, and asks what a tick would say.
+func (p *patient) lookAtSource(ctx context.Context, env *environment, job checkpoint.Job) {
 	newest := p.cluster.newest
-	if newest == nil {
-		return
-	}
 	load := checkpoint.LoadOptions{Relocations: env.relocations}
 	snap, err := checkpoint.Load(ctx, env.store, newest.Path, load)
 	if err == nil {
@@ -179,6 +195,11 @@ func (p *patient) lookAtSource(ctx context.Context, env *environment) {
 	if errors.Is(err, blobstore.ErrNotExist) {
 		p.source.empty = isEmpty(ctx, env.store, env.relocations.Apply(newest.Path.Dir()))
 	}
+	if p.source.empty {
+		return // a tick would wait for a checkpoint that it can see
+	}
+	_, p.tickErr = checkpoint.Pin(ctx, env.store, p.app, job,
+		checkpoint.PinOptions{DryRun: true, Timeout: dryTick, Relocations: env.relocations, Logger: env.log})
 }
 
 // dryTick bounds the tick that writes nothing: most of what it finds, it finds
@@ -192,6 +213,13 @@ func isEmpty(ctx context.Context, store blobstore.Store, dir blobstore.URI) bool
 	return true
 }
 
+func listable(ctx context.Context, store blobstore.Store, dir blobstore.URI) error {
+	for _, err := range store.List(ctx, dir, blobstore.ListOptions{Shallow: true}) {
+		return err
+	}
+	return nil
+}
+
 // cleanUp is how long removing the probe may take after the command was told to
 // end.
 const cleanUp = 10 * time.Second
@@ -199,10 +227,6 @@ const cleanUp = 10 * time.Second
 // tryRights tries what a tick does in the store, with an object of its own.
 func tryRights(ctx context.Context, store blobstore.Store, root blobstore.URI) (p rightsProbe) {
 	p.object = root.Join(".chkpin-doctor-" + strings.ToLower(rand.Text()))
-	for _, err := range store.List(ctx, root, blobstore.ListOptions{Shallow: true}) {
-		p.list = err
-		break
-	}
 	p.written = time.Now()
 	const body = "a probe of chkpin doctor, to be deleted\n"
 	create := blobstore.PutOptions{IfAbsent: true}
@@ -229,16 +253,6 @@ func tryRights(ctx context.Context, store blobstore.Store, root blobstore.URI) (
 	}
 	p.modTime = obj.ModTime
 	return p
-}
-
-func readRules(ctx context.Context, store blobstore.Store, root blobstore.URI) (r storeRules) {
-	reader, ok := store.(blobstore.RuleReader)
-	if !ok {
-		return storeRules{versionedErr: errors.ErrUnsupported, lifecycleErr: errors.ErrUnsupported}
-	}
-	r.versioned, r.versionedErr = reader.Versioned(ctx, root)
-	r.lifecycle, r.lifecycleErr = reader.LifecycleRules(ctx, root)
-	return r
 }
 
 // setting is the value of the first of the keys that is set, and where it was

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,11 +21,13 @@ func pinRestores(p *patient) []finding {
 	s := p.pin
 	missing := errors.Is(s.PinErr, blobstore.ErrNotExist)
 	switch {
+	case p.closed != nil:
+		return nil
 	case s.Restores():
 		return fine("checkpoint %d restores, with %s of %s, from %s", s.Pin.CheckpointID,
-			counted(s.Report.Files, "file"), humanize.IBytes(uint64(s.Report.Bytes)), s.Layout.Metadata)
+			counted(s.Report.Files, "file"), humanize.IBytes(uint64(s.Report.Bytes)), p.layout.Metadata)
 	case missing && (s.Existed || len(s.Generations) > 0):
-		return fault(fmt.Errorf("%w: %s", checkpoint.ErrPinGone, s.Layout.Metadata), p.wayBack())
+		return fault(fmt.Errorf("%w: %s", checkpoint.ErrPinGone, p.layout.Metadata), p.wayBack())
 	case missing:
 		return notice("chkpin pin makes the first one; is the URI right, and the volume mounted?", "nothing was ever pinned at %s", p.app)
 	}
@@ -130,11 +133,11 @@ func pinIsOurs(p *patient) []finding {
 		return nil
 	case s.Foreign:
 		return doubt("stop what copies there: a copied _metadata names files that Flink deletes. The next tick of a job that restored from it replaces it",
-			"%s was not written by chkpin", s.Layout.Metadata)
+			"%s was not written by chkpin", p.layout.Metadata)
 	case s.RecordErr != nil:
 		return doubt("the next tick mends it", "%v", s.RecordErr)
 	case !s.Described:
-		return notice("the next tick mends it", "%s does not describe what is published, as after a tick that was killed", s.Layout.Record)
+		return notice("the next tick mends it", "%s does not describe what is published, as after a tick that was killed", p.layout.Record)
 	}
 	return nil
 }
@@ -196,9 +199,11 @@ func sameName(p *patient) bool {
 }
 
 func rightsAreThere(p *patient) []finding {
+	if p.closed != nil {
+		fix := hintFor(p.closed, verdictOf(context.Background(), p.closed))
+		return fault(p.closed, fix+"; what only the store can tell was not looked at")
+	}
 	switch pr := p.probe; {
-	case pr.list != nil:
-		return fault(pr.list, "")
 	case pr.write != nil:
 		return fault(pr.write, "ticks need to write below last-state; manifests/iam/tick.json has the rights of a tick on S3")
 	case pr.read != nil:
@@ -209,7 +214,7 @@ func rightsAreThere(p *patient) []finding {
 		return doubt("let one chkpin at a time pin here; current releases of S3 services know If-None-Match and If-Match",
 			"the store ignores conditions of writes: of two chkpins, the later wins")
 	}
-	return fine("listing, writing, reading and deleting below %s work", p.pin.Layout.Root)
+	return fine("listing, writing, reading and deleting below %s work", p.layout.Root)
 }
 
 func bucketKeepsThePin(p *patient) (found []finding) {
@@ -275,7 +280,7 @@ func clocksAgree(p *patient) (found []finding) {
 	}
 	compare("the store", p.probe.modTime, p.probe.written)
 	if c := p.asked(); c != nil {
-		compare("the JobManager", c.job.Now, p.now)
+		compare("the JobManager", c.job.Now, c.answered)
 	}
 	if len(found) == 0 && (!p.probe.modTime.IsZero() || p.asked() != nil) {
 		return fine("the clocks agree to within a minute")

@@ -45,7 +45,7 @@ func examined(t *testing.T) *patient {
 		}
 		p, err := doctor.examine(t.Context(), env)
 		require.NoError(t, err)
-		p.now = p.cluster.job.Now // the recording is older than this test
+		p.now, p.cluster.answered = p.cluster.job.Now, p.cluster.job.Now // the recording is older than this test
 		p.set("execution.checkpointing.num-retained", "20")
 		return p
 	}
@@ -111,7 +111,7 @@ func TestFindings(t *testing.T) {
 		evidence string
 		exit     outcome
 	}{
-		"no pin yet": {func(p *patient) { p.pin = checkpoint.Survey{Layout: p.pin.Layout, PinErr: blobstore.ErrNotExist} },
+		"no pin yet": {func(p *patient) { p.pin = checkpoint.Survey{PinErr: blobstore.ErrNotExist} },
 			"pin", noted, "nothing was ever pinned", done},
 		"the pin is gone": {func(p *patient) { p.pin.Pin, p.pin.PinErr = nil, blobstore.ErrNotExist },
 			"pin", severe, "state was pinned here once", damaged},
@@ -148,7 +148,7 @@ func TestFindings(t *testing.T) {
 			p.pin.Collections = []blobstore.Object{{ModTime: p.probe.modTime.Add(-time.Hour)}}
 		}, "writers", noted, "was killed 1h0m0s ago", done},
 
-		"no right to list":    {func(p *patient) { p.probe.list = storeError("list") }, "permissions", severe, "list s3:", denied},
+		"no right to list":    {func(p *patient) { p.closed = storeError("list") }, "permissions", severe, "list s3:", denied},
 		"no right to write":   {func(p *patient) { p.probe.write = storeError("put") }, "permissions", severe, "put s3:", denied},
 		"no right to read":    {func(p *patient) { p.probe.read = storeError("open") }, "permissions", severe, "open s3:", denied},
 		"no right to delete":  {func(p *patient) { p.probe.remove = storeError("delete") }, "permissions", severe, "delete s3:", denied},
@@ -166,7 +166,7 @@ func TestFindings(t *testing.T) {
 		"versions pile up":     {func(p *patient) { p.rules = storeRules{versioned: true} }, "versioning", noted, "goes on costing", done},
 		"versioning is secret": {func(p *patient) { p.rules = storeRules{versionedErr: storeError("read versioning of")} }, "versioning", noted, "could not be read", done},
 		"the store's clock":    {func(p *patient) { p.probe.modTime = p.probe.written.Add(time.Hour) }, "clocks", doubtful, "the clock of the store differs from ours by 1h0m0s", done},
-		"the cluster's clock":  {func(p *patient) { p.now = p.now.Add(5 * time.Minute) }, "clocks", doubtful, "the clock of the JobManager differs from ours by 5m0s", done},
+		"the cluster's clock":  {func(p *patient) { p.cluster.answered = p.now.Add(5 * time.Minute) }, "clocks", doubtful, "the clock of the JobManager differs from ours by 5m0s", done},
 
 		"no JobManager":     {func(p *patient) { p.cluster = nil }, "jobmanager", noted, "no JobManager was named", done},
 		"it is down":        {func(p *patient) { p.cluster.err = flinkrest.ErrUnavailable }, "jobmanager", severe, "no usable answer", unreachable},
@@ -238,12 +238,12 @@ func TestFindings(t *testing.T) {
 			p.start(manifest.Start{Action: "standalone-job", Stopped: "--password=secret", Rest: []string{"--fromSavepoint", "s3://x"}})
 		}, "arguments", severe, `stops reading at "--password", so that --fromSavepoint goes to the job and not to Flink: it starts without state`, misused},
 		"settings go to the job": {func(p *patient) {
-			p.start(manifest.Start{Action: "standalone-job", RestorePath: p.pin.Layout.Metadata.String(), Stopped: "--s3-uri", Rest: []string{"x", "-Ds3.secret-key=secret"}})
+			p.start(manifest.Start{Action: "standalone-job", RestorePath: p.layout.Metadata.String(), Stopped: "--s3-uri", Rest: []string{"x", "-Ds3.secret-key=secret"}})
 		}, "arguments", doubtful, "-Ds3.secret-key goes to the job", done},
 		"nothing starts": {func(p *patient) { p.manifest = &manifest.Manifest{} }, "arguments", doubtful, "nothing in the manifest starts a Flink job", done},
 		"another pin":    {func(p *patient) { p.start(manifest.Start{RestorePath: "s3://other/last-state/_metadata"}) }, "restore-path", severe, "is not the pin of", misused},
 		"no pin at all":  {func(p *patient) { p.start(manifest.Start{Action: "standalone-job"}) }, "restore-path", severe, "starts without state at every deployment", misused},
-		"twice": {func(p *patient) { p.start(manifest.Start{ByChkpin: true, RestorePath: p.pin.Layout.Metadata.String()}) },
+		"twice": {func(p *patient) { p.start(manifest.Start{ByChkpin: true, RestorePath: p.layout.Metadata.String()}) },
 			"restore-path", doubtful, "another one is there already", done},
 		"chkpin of another": {func(p *patient) {
 			p.start(manifest.Start{ByChkpin: true})
