@@ -231,6 +231,9 @@ func tryRights(ctx context.Context, store blobstore.Store, root blobstore.URI) (
 	const body = "a probe of chkpin doctor, to be deleted\n"
 	create := blobstore.PutOptions{IfAbsent: true}
 	_, p.write = store.Put(ctx, p.object, strings.NewReader(body), create)
+	if errors.Is(p.write, blobstore.ErrPrecondition) {
+		p.write = nil // nobody else knows the name: our own, whose answer was lost
+	}
 	defer func() {
 		// Also what a write that failed may have left, and after ctx has ended.
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)

@@ -142,8 +142,8 @@ func pinIsOurs(p *patient) []finding {
 	return nil
 }
 
-// oneWriter looks for signs of two applications, two deployments or two chkpins
-// that share one pin.
+// oneWriter looks for signs of two jobs, two deployments or two chkpins that
+// share one pin.
 func oneWriter(p *patient) (found []finding) {
 	if a, b, mixed := interleaved(p.pin.Generations); mixed {
 		found = append(found, doubt("give each job an <app> of its own, or name the one that is meant with --job; pin --all does so for a session cluster",
@@ -152,6 +152,9 @@ func oneWriter(p *patient) (found []finding) {
 	if c := p.cluster; c != nil && len(c.live) > 1 && sameName(p) {
 		found = append(found, doubt("two deployments of one job run at once: cancel the one that is not meant",
 			"%d live jobs have the name %q", len(c.live), c.live[0].Name)...)
+	}
+	for _, r := range p.pin.Record.Held {
+		found = append(found, notice("cancel it if it still runs and is not meant to", "a run of job %s, started %s, did not come from the pin and was held", r.JobID, r.StartTime())...)
 	}
 	for _, o := range p.pin.Collections {
 		age := p.storeNow().Sub(o.ModTime)

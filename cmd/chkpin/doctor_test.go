@@ -141,6 +141,8 @@ func TestFindings(t *testing.T) {
 			}
 			p.pin.Generations[0].Record.Run.JobID = "a"
 		}, "writers", doubtful, "generations of job b and of job a alternate", done},
+		"a run was held": {func(p *patient) { p.pin.Record.Held = []checkpoint.Run{{JobID: "b"}} },
+			"writers", noted, "a run of job b, started 1970-01-01T00:00:00Z, did not come from the pin", done},
 		"a collection is at work": {func(p *patient) {
 			p.pin.Collections = []blobstore.Object{{ModTime: p.probe.modTime.Add(-time.Minute)}}
 		}, "writers", noted, "at work, since 1m0s", done},

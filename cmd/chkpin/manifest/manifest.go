@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -96,6 +98,9 @@ func Parse(data []byte) (Manifest, error) {
 		if errors.Is(err, io.EOF) {
 			return m, nil
 		}
+		if kind := (*yaml.TypeError)(nil); errors.As(err, &kind) {
+			return m, fmt.Errorf("document %d is not a manifest: it is no mapping", n) // the error quotes the file, which may hold secrets
+		}
 		if err != nil {
 			return m, fmt.Errorf("document %d is not a manifest: %w", n, err)
 		}
@@ -117,7 +122,7 @@ func (m *Manifest) document(doc map[string]any) {
 	spec := mapping(doc["spec"])
 	switch doc["kind"] {
 	case "ConfigMap":
-		for file, content := range mapping(doc["data"]) {
+		for file, content := range inOrder(mapping(doc["data"])) {
 			m.configure(file, text(content))
 		}
 	case "FlinkDeployment", "FlinkSessionJob":
@@ -129,11 +134,10 @@ func (m *Manifest) document(doc map[string]any) {
 // operated looks at a job that the Flink Kubernetes operator runs: its args all
 // go to the job.
 func (m *Manifest) operated(where string, spec map[string]any) {
-	flat := flinkconf.Flatten(spec["flinkConfiguration"])
-	maps.Copy(m.Settings, flat)
+	maps.Copy(m.Settings, flinkconf.Flatten(spec["flinkConfiguration"]))
 	job, ok := spec["job"].(map[string]any)
 	if !ok {
-		return
+		return // a session cluster
 	}
 	m.Starts = append(m.Starts, Start{
 		Where: where, Action: "FlinkDeployment",
@@ -150,7 +154,7 @@ func (m *Manifest) containers(where string, node any) {
 			m.containers(where, item)
 		}
 	case map[string]any:
-		for key, value := range n {
+		for key, value := range inOrder(n) {
 			if key == "containers" || key == "initContainers" {
 				for _, item := range sequence(value) {
 					m.container(where, mapping(item))
@@ -167,7 +171,9 @@ func (m *Manifest) container(where string, c map[string]any) {
 	env := map[string]string{}
 	for _, item := range sequence(c["env"]) {
 		variable := mapping(item)
-		env[text(variable["name"])] = text(variable["value"])
+		if value, ok := variable["value"]; ok { // not from a Secret or the like
+			env[text(variable["name"])] = text(value)
+		}
 	}
 	m.configure("flink-conf.yaml", env["FLINK_PROPERTIES"]) // docker-entrypoint.sh appends it to the configuration
 	words := list(c["command"])
@@ -191,42 +197,66 @@ func expand(word string, env map[string]string) string {
 	return word
 }
 
+// commandLine looks at one command line, for a call of chkpin and for the start of
+// a job, which with chkpin exec are one.
 func (m *Manifest) commandLine(where string, words []string, env map[string]string) {
-	for i, word := range words {
-		program := i == 0 || words[i-1] == "--" || words[i-1] == "exec" // behind a wrapper or the shell's exec
-		if !program || path.Base(word) != "chkpin" {
-			continue
-		}
-		call := Call{Where: where, Args: words[i+1:]}
-		for _, arg := range call.Args {
-			if arg == "--" {
-				break
-			}
-			if strings.Contains(arg, "://") && !strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "http") {
-				call.App = arg
-				break
-			}
-		}
+	call, called := parseCall(words)
+	if called {
+		call.Where = where
 		if call.App == "" {
 			call.App = env["CHKPIN_APP"]
 		}
 		m.Calls = append(m.Calls, call)
-		break
 	}
 	start, settings, ok := parseStart(words)
 	if !ok {
 		return
 	}
 	start.Where = where
-	start.ByChkpin = len(m.Calls) > 0 && m.Calls[len(m.Calls)-1].Where == where && m.Calls[len(m.Calls)-1].Command() == "exec"
+	start.ByChkpin = called && call.Command() == "exec"
 	m.Starts = append(m.Starts, start)
 	maps.Copy(m.Settings, settings)
+}
+
+// parseCall finds chkpin in a command line: as the program, behind the -- of a
+// wrapper, or behind the shell's exec.
+func parseCall(words []string) (call Call, ok bool) {
+	for i, word := range words {
+		program := i == 0 || words[i-1] == "--" || words[i-1] == "exec"
+		if !program || path.Base(word) != "chkpin" {
+			continue
+		}
+		call.Args = words[i+1:]
+		if end := slices.Index(call.Args, "--"); end >= 0 {
+			call.Args = call.Args[:end] // what exec starts
+		}
+		for _, arg := range call.Args {
+			if strings.Contains(arg, "://") && !strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "http") {
+				call.App = arg
+				break
+			}
+		}
+		return call, true
+	}
+	return call, false
 }
 
 // configure takes in a file of Flink's configuration; other files are none.
 func (m *Manifest) configure(file, content string) {
 	if conf, err := flinkconf.Parse(file, []byte(content)); err == nil {
 		maps.Copy(m.Settings, conf)
+	}
+}
+
+// inOrder walks over a mapping by its keys, so that every reading of a manifest
+// finds the same first.
+func inOrder(m map[string]any) iter.Seq2[string, any] {
+	return func(yield func(string, any) bool) {
+		for _, key := range slices.Sorted(maps.Keys(m)) {
+			if !yield(key, m[key]) {
+				return
+			}
+		}
 	}
 }
 

@@ -139,6 +139,16 @@ func TestOurManifests(t *testing.T) {
 	}
 }
 
+// Variables of the container are put in; one whose value stands elsewhere stays,
+// for only the start can tell.
+func TestVariables(t *testing.T) {
+	m, err := manifest.Parse([]byte(`{kind: Pod, metadata: {name: orders}, spec: {containers: [{name: jobmanager,
+		env: [{name: HERE, value: "s3://x"}, {name: ELSEWHERE, valueFrom: {secretKeyRef: {name: a, key: b}}}],
+		args: [standalone-job, --fromSavepoint, $(HERE)/$(ELSEWHERE)]}]}}`))
+	require.NoError(t, err)
+	assert.Equal(t, "s3://x/$(ELSEWHERE)", m.Starts[0].RestorePath)
+}
+
 func TestNoManifest(t *testing.T) {
 	_, err := manifest.Load("no such file")
 	require.ErrorIs(t, err, os.ErrNotExist)
@@ -146,6 +156,8 @@ func TestNoManifest(t *testing.T) {
 		_, err := manifest.Parse([]byte(text))
 		require.ErrorContains(t, err, "is not a manifest", "%q", text)
 	}
+	_, err = manifest.Parse([]byte("- secret"))
+	require.NotContains(t, err.Error(), "secret")
 	m, err := manifest.Parse([]byte("kind: Pod\nmetadata: x\nspec: {containers: y, initContainers: [z, {command: 7}]}\n---\n"))
 	require.NoError(t, err)
 	assert.Empty(t, m.Starts)
