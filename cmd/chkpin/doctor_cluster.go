@@ -22,9 +22,12 @@ func jobManagerAnswers(p *patient) []finding {
 	case c.err != nil:
 		return fault(c.err, "is the URL right and the JobManager up? What only it can tell was not looked at")
 	}
-	mode := "a session cluster"
-	if p.application() {
-		mode = "application mode"
+	if c.confErr != nil {
+		return notice("let whoever is in between pass /jobmanager/config on, or give --flink-conf", "Flink %s at %s does not show its configuration: %v", orDash(c.version.Flink), c.url, c.confErr)
+	}
+	mode := "application mode"
+	if p.session() {
+		mode = "a session cluster"
 	}
 	return fine("Flink %s, %s, at %s", orDash(c.version.Flink), mode, c.url)
 }
@@ -200,7 +203,7 @@ func checkpointsLiveLongEnough(p *patient) []finding {
 		retained, from = 1, "default"
 	}
 	where := ""
-	if c != nil && !p.application() {
+	if p.session() {
 		// SchedulerUtils.createCompletedCheckpointStore, 1.15: jobManagerConfig, not the job's.
 		where = "; it is the cluster's setting, flink run -D…num-retained is ignored in a session cluster"
 	}

@@ -101,40 +101,44 @@ func wayToRestore(s manifest.Start, pin blobstore.URI) string {
 	return "let chkpin exec start it, or add --fromSavepoint " + pin.String() + " right after " + s.Action
 }
 
-// pinIsNotClaimed looks for CLAIM in every place that says a mode: the standalone
-// entry point overrides it with NO_CLAIM, others do not.
+// pinIsNotClaimed looks for CLAIM in every place that says a mode.
 func pinIsNotClaimed(p *patient) (found []finding) {
 	const fix = "restore in NO_CLAIM, the default since 1.15; a job that must claim gets a copy of the pin of its own"
-	claimed := func(from string) {
-		found = append(found, misconfigured(fix, "%s says CLAIM: Flink then deletes the pin once a newer checkpoint completes", from)...)
-	}
+	claims := func(mode string) bool { return strings.EqualFold(mode, "CLAIM") }
 	for _, s := range p.settings {
-		mode := s.Get("execution.state-recovery.claim-mode", "execution.savepoint-restore-mode")
-		if !strings.EqualFold(mode, "CLAIM") {
-			continue
-		}
-		if p.startsStandalone() {
-			// StandaloneApplicationClusterEntryPoint, measured on 1.15.4, 1.20.5 and 2.2.1.
+		switch {
+		case !claims(claimMode(s)):
+		case p.overridesClaim():
 			found = append(found, doubt(fix, "%s says CLAIM; the standalone entry point overrides it with NO_CLAIM, flink run and native Kubernetes do not", s.from)...)
-			continue
+		default:
+			found = append(found, misconfigured(fix, "%s says CLAIM: Flink then deletes the pin once a newer checkpoint completes", s.from)...)
 		}
-		claimed(s.from)
 	}
-	if p.manifest != nil {
-		for _, s := range p.manifest.Starts {
-			if strings.EqualFold(s.ClaimMode, "CLAIM") {
-				claimed(s.Where)
-			}
+	if p.manifest == nil {
+		return found
+	}
+	for _, s := range p.manifest.Starts {
+		if claims(s.ClaimMode) {
+			found = append(found, misconfigured(fix, "%s restores in CLAIM mode: Flink then deletes the pin once a newer checkpoint completes", s.Where)...)
 		}
 	}
 	return found
 }
 
-// startsStandalone reports whether all that is known to start the job is the
-// standalone entry point.
-func (p *patient) startsStandalone() bool {
-	if p.manifest != nil && len(p.manifest.Starts) > 0 {
-		return !slices.ContainsFunc(p.manifest.Starts, func(s manifest.Start) bool { return s.Action != "standalone-job" })
+func claimMode(s settingsFrom) string {
+	return s.Get("execution.state-recovery.claim-mode", "execution.savepoint-restore-mode")
+}
+
+// overridesClaim reports whether the job is started by the standalone entry point,
+// which writes NO_CLAIM over whatever is configured: by the manifest, or by what
+// the JobManager shows (StandaloneApplicationClusterEntryPoint, measured on
+// 1.15.4, 1.20.5 and 2.2.1).
+func (p *patient) overridesClaim() bool {
+	for _, s := range p.settings {
+		if s.from == fromJobManager && claimMode(s) != "" {
+			return strings.EqualFold(claimMode(s), "NO_CLAIM")
+		}
 	}
-	return p.application()
+	return p.manifest != nil && len(p.manifest.Starts) > 0 &&
+		!slices.ContainsFunc(p.manifest.Starts, func(s manifest.Start) bool { return s.Action != "standalone-job" })
 }

@@ -41,6 +41,7 @@ type clusterFacts struct {
 	url     string
 	err     error // it gave no usable answer, and all else is unknown
 	version flinkrest.Version
+	confErr error           // why its configuration is not known
 	live    []flinkrest.Job // that fit --job and --job-id
 
 	job      flinkrest.JobDetails
@@ -59,6 +60,9 @@ type sourceFacts struct {
 	empty  bool  // nothing at all is in the job's folder: it is not the folder that Flink writes to
 	ahead  []int64
 }
+
+// fromJobManager is where settings are in force; others may be overridden.
+const fromJobManager = "the JobManager's configuration"
 
 // settingsFrom is a configuration of Flink and where it was found.
 type settingsFrom struct {
@@ -157,8 +161,9 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice jobC
 		return
 	}
 	c.version, _ = client.Version(ctx) // shown only
-	if config, err := client.JobManagerConfig(ctx); err == nil {
-		p.settings = append(p.settings, settingsFrom{"the JobManager's configuration", flinkconf.Of(config)})
+	var config map[string]string
+	if config, c.confErr = client.JobManagerConfig(ctx); c.confErr == nil {
+		p.settings = append(p.settings, settingsFrom{fromJobManager, flinkconf.Of(config)})
 	}
 	for _, j := range jobs {
 		if choice.fits(j) {
@@ -282,8 +287,13 @@ func (p *patient) knowsSettings() bool {
 // application reports whether the cluster runs one job from its own main
 // (execution.target is embedded, measured on 1.13.6 to 2.3.0).
 func (p *patient) application() bool {
-	target, _ := p.setting("execution.target")
-	return target == "embedded"
+	target, from := p.setting("execution.target")
+	return target == "embedded" && from == fromJobManager
+}
+
+// session reports whether it is known to run what it is handed.
+func (p *patient) session() bool {
+	return p.cluster != nil && p.cluster.err == nil && p.cluster.confErr == nil && !p.application()
 }
 
 // asked is the cluster if it answered about the job, else nil.

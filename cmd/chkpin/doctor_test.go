@@ -71,7 +71,7 @@ func (p *patient) set(key, value string) {
 			values[k] = v
 		}
 	}
-	p.settings[0] = settingsFrom{"the JobManager's configuration", flinkconf.Of(values)}
+	p.settings[0] = settingsFrom{fromJobManager, flinkconf.Of(values)}
 }
 
 func (p *patient) start(s manifest.Start) {
@@ -171,6 +171,7 @@ func TestFindings(t *testing.T) {
 		"the cluster's clock":  {func(p *patient) { p.cluster.answered = p.now.Add(5 * time.Minute) }, "clocks", doubtful, "the clock of the JobManager differs from ours by 5m0s", done},
 
 		"no JobManager":     {func(p *patient) { p.cluster = nil }, "jobmanager", noted, "no JobManager was named", done},
+		"no configuration":  {func(p *patient) { p.cluster.confErr, p.settings = flinkrest.ErrUnavailable, nil }, "jobmanager", noted, "does not show its configuration", done},
 		"it is down":        {func(p *patient) { p.cluster.err = flinkrest.ErrUnavailable }, "jobmanager", severe, "no usable answer", unreachable},
 		"no job":            {func(p *patient) { p.cluster.jobErr = &noJobError{url: "http://jm"} }, "job", severe, "no live job at http://jm", nothing},
 		"several jobs":      {func(p *patient) { p.cluster.jobErr = &ambiguousError{url: "http://jm"} }, "job", severe, "live jobs at http://jm", ambiguous},
@@ -226,15 +227,21 @@ func TestFindings(t *testing.T) {
 		"entropy without a mark": {func(p *patient) { p.set("s3.entropy.key", "_entropy_") }, "entropy", doubtful, "does not use it", done},
 		"a mark without entropy": {func(p *patient) { p.set("execution.checkpointing.dir", "s3://b/_entropy_/x") }, "entropy", doubtful, "taken literally", done},
 		"entropy in the app":     {func(p *patient) { p.set("s3.entropy.key", "/app") }, "entropy", severe, "another path than chkpin writes", misused},
-		"CLAIM, not standalone": {func(p *patient) {
-			p.set("execution.target", "")
+		"CLAIM, in force": {func(p *patient) { p.set("execution.state-recovery.claim-mode", "CLAIM") },
+			"claim-mode", severe, "the JobManager's configuration says CLAIM: Flink then deletes the pin", misused},
+		"CLAIM, in a file": {func(p *patient) {
 			p.settings = append(p.settings, settingsFrom{"Flink's configuration file", flinkconf.Of(map[string]string{"execution.savepoint-restore-mode": "CLAIM"})})
-		}, "claim-mode", severe, "Flink then deletes the pin", misused},
+		}, "claim-mode", severe, "Flink's configuration file says CLAIM", misused},
 		"CLAIM, overridden": {func(p *patient) {
+			p.set("execution.state-recovery.claim-mode", "NO_CLAIM")
 			p.settings = append(p.settings, settingsFrom{"Flink's configuration file", flinkconf.Of(map[string]string{"execution.state-recovery.claim-mode": "claim"})})
 		}, "claim-mode", doubtful, "overrides it with NO_CLAIM", done},
+		"CLAIM, before a standalone start": {func(p *patient) {
+			p.start(manifest.Start{Action: "standalone-job", ByChkpin: true})
+			p.settings = append(p.settings, settingsFrom{"the manifest", flinkconf.Of(map[string]string{"execution.savepoint-restore-mode": "CLAIM"})})
+		}, "claim-mode", doubtful, "the manifest says CLAIM", done},
 		"--claimMode CLAIM": {func(p *patient) { p.start(manifest.Start{Action: "run", ClaimMode: "CLAIM"}) },
-			"claim-mode", severe, "Deployment orders, container jobmanager says CLAIM", misused},
+			"claim-mode", severe, "Deployment orders, container jobmanager restores in CLAIM mode", misused},
 
 		"the pin goes to the job": {func(p *patient) {
 			p.start(manifest.Start{Action: "standalone-job", Stopped: "--password=secret", Rest: []string{"--fromSavepoint", "s3://x"}})
