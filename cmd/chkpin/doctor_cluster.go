@@ -251,12 +251,13 @@ func pinIsNotIgnored(p *patient) []finding {
 		"high availability is on (%s, by %s): while its store holds a checkpoint of the job, Flink restores that and ignores --fromSavepoint", mode, from)
 }
 
-// jobIDKey is where the entry point notes --job-id (PipelineOptionsInternal), and
-// noID the id of all applications with high availability and without cluster id
-// (ApplicationDispatcherBootstrap.ZERO_JOB_ID, 1.11 and later).
+// jobIDKey is where the entry point notes --job-id (PipelineOptionsInternal,
+// measured on 1.20.5 and 2.3.0). derivedID ends the ids that applications with high
+// availability get: made of the hash of high-availability.cluster-id (measured on
+// 2.3.0, ApplicationDispatcherBootstrap 1.20.5), or all zeros before that.
 const (
-	jobIDKey = "$internal.pipeline.job-id"
-	noID     = "00000000000000000000000000000000"
+	jobIDKey  = "$internal.pipeline.job-id"
+	derivedID = "0000000000000000"
 )
 
 func jobIDIsNew(p *patient) []finding {
@@ -270,11 +271,12 @@ func jobIDIsNew(p *patient) []finding {
 			}
 		}
 	}
-	if c := p.asked(); c != nil && id == "" && c.job.ID == noID {
-		id, from = noID, "the JobManager"
-	}
 	if id != "" {
 		return doubt(fix, "the job id is constant (%s, by %s): %s", id, from, why)
+	}
+	if c := p.asked(); c != nil && strings.HasSuffix(c.job.ID, derivedID) {
+		return doubt("let no two applications have the same high-availability.cluster-id, also not the default, and one checkpoint folder",
+			"the job id is constant (%s, as high availability makes it of the cluster id): %s", c.job.ID, why)
 	}
 	run := p.pin.Record.Run
 	for _, before := range p.pin.Record.Previous {

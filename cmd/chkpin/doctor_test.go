@@ -215,7 +215,7 @@ func TestFindings(t *testing.T) {
 		"high availability": {func(p *patient) { p.set("high-availability.type", "kubernetes") },
 			"high-availability", doubtful, "ignores --fromSavepoint", done},
 		"constant job id": {func(p *patient) { p.set(jobIDKey, "00ff") }, "job-id", doubtful, "constant (00ff, by the JobManager", done},
-		"the id of all":   {func(p *patient) { p.cluster.job.ID = noID }, "job-id", doubtful, "constant (" + noID, done},
+		"a derived id":    {func(p *patient) { p.cluster.job.ID = "000000006e6b1332" + derivedID }, "job-id", doubtful, "as high availability makes it", done},
 		"--job-id":        {func(p *patient) { p.start(manifest.Start{JobID: "00ff", ByChkpin: true}) }, "job-id", doubtful, "constant (00ff, by Deployment orders", done},
 		"runs of one id": {func(p *patient) {
 			p.pin.Record.Previous = []checkpoint.Run{{JobID: p.pin.Record.Run.JobID, Started: 1}}
