@@ -37,6 +37,8 @@ func jobIsOne(p *patient) []finding {
 	switch {
 	case c == nil || c.err != nil:
 		return nil
+	case as[*noJobError](c.jobErr):
+		return fault(c.jobErr, "is the job running, and is this its JobManager?")
 	case c.jobErr != nil:
 		return fault(c.jobErr, "")
 	case c.job.State != flinkrest.Running:

@@ -84,6 +84,9 @@ func startsFromThePin(p *patient) (found []finding) {
 			found = append(found, misconfigured("start from "+pin.Metadata.String(), "%s starts from %s, which is not the pin of %s", s.Where, s.RestorePath, p.app)...)
 		case slices.ContainsFunc(s.Lost(), startsEmpty): // the check of arguments says it
 			lost = true
+		case s.UpgradeMode == "savepoint" || s.UpgradeMode == "last-state":
+			found = append(found, notice("for a start from the pin, set spec.job.initialSavepointPath: "+pin.Metadata.String()+" and a new savepointRedeployNonce",
+				"%s goes on from what the operator keeps (upgradeMode %s), not from the pin", s.Where, s.UpgradeMode)...)
 		case s.RestorePath == "" && !s.ByChkpin && s.Unresolved == "":
 			found = append(found, misconfigured(wayToRestore(s, pin.Metadata), "%s starts without state at every deployment: nothing there says what to restore", s.Where)...)
 		}

@@ -61,8 +61,13 @@ type sourceFacts struct {
 	ahead  []int64
 }
 
-// fromJobManager is where settings are in force; others may be overridden.
-const fromJobManager = "the JobManager's configuration"
+// Where settings are found. Those of the JobManager are in force; a manifest holds
+// some of them only.
+const (
+	fromJobManager = "the JobManager's configuration"
+	fromFile       = "Flink's configuration file"
+	fromManifest   = "the manifest"
+)
 
 // settingsFrom is a configuration of Flink and where it was found.
 type settingsFrom struct {
@@ -128,9 +133,9 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 		return nil, err
 	}
 	p.now = time.Now()
-	p.settings = append(p.settings, settingsFrom{"Flink's configuration file", env.flinkConf})
+	p.settings = append(p.settings, settingsFrom{fromFile, env.flinkConf})
 	if p.manifest != nil {
-		p.settings = append(p.settings, settingsFrom{"the manifest", flinkconf.Of(p.manifest.Settings)})
+		p.settings = append(p.settings, settingsFrom{fromManifest, flinkconf.Of(p.manifest.Settings)})
 	}
 	return p, ctx.Err()
 }
@@ -274,10 +279,11 @@ func (p *patient) setting(keys ...string) (value, from string) {
 	return "", ""
 }
 
-// knowsSettings reports whether any configuration was found.
+// knowsSettings reports whether a whole configuration was found, so that what is
+// not set has its default.
 func (p *patient) knowsSettings() bool {
 	for _, s := range p.settings {
-		if !s.Empty() {
+		if !s.Empty() && s.from != fromManifest {
 			return true
 		}
 	}

@@ -230,15 +230,15 @@ func TestFindings(t *testing.T) {
 		"CLAIM, in force": {func(p *patient) { p.set("execution.state-recovery.claim-mode", "CLAIM") },
 			"claim-mode", severe, "the JobManager's configuration says CLAIM: Flink then deletes the pin", misused},
 		"CLAIM, in a file": {func(p *patient) {
-			p.settings = append(p.settings, settingsFrom{"Flink's configuration file", flinkconf.Of(map[string]string{"execution.savepoint-restore-mode": "CLAIM"})})
+			p.settings = append(p.settings, settingsFrom{fromFile, flinkconf.Of(map[string]string{"execution.savepoint-restore-mode": "CLAIM"})})
 		}, "claim-mode", severe, "Flink's configuration file says CLAIM", misused},
 		"CLAIM, overridden": {func(p *patient) {
 			p.set("execution.state-recovery.claim-mode", "NO_CLAIM")
-			p.settings = append(p.settings, settingsFrom{"Flink's configuration file", flinkconf.Of(map[string]string{"execution.state-recovery.claim-mode": "claim"})})
+			p.settings = append(p.settings, settingsFrom{fromFile, flinkconf.Of(map[string]string{"execution.state-recovery.claim-mode": "claim"})})
 		}, "claim-mode", doubtful, "overrides it with NO_CLAIM", done},
 		"CLAIM, before a standalone start": {func(p *patient) {
 			p.start(manifest.Start{Action: "standalone-job", ByChkpin: true})
-			p.settings = append(p.settings, settingsFrom{"the manifest", flinkconf.Of(map[string]string{"execution.savepoint-restore-mode": "CLAIM"})})
+			p.settings = append(p.settings, settingsFrom{fromManifest, flinkconf.Of(map[string]string{"execution.savepoint-restore-mode": "CLAIM"})})
 		}, "claim-mode", doubtful, "the manifest says CLAIM", done},
 		"--claimMode CLAIM": {func(p *patient) { p.start(manifest.Start{Action: "run", ClaimMode: "CLAIM"}) },
 			"claim-mode", severe, "Deployment orders, container jobmanager restores in CLAIM mode", misused},
@@ -252,6 +252,13 @@ func TestFindings(t *testing.T) {
 		"nothing starts": {func(p *patient) { p.manifest = &manifest.Manifest{} }, "arguments", doubtful, "nothing in the manifest starts a Flink job", done},
 		"another pin":    {func(p *patient) { p.start(manifest.Start{RestorePath: "s3://other/last-state/_metadata"}) }, "restore-path", severe, "is not the pin of", misused},
 		"no pin at all":  {func(p *patient) { p.start(manifest.Start{Action: "standalone-job"}) }, "restore-path", severe, "starts without state at every deployment", misused},
+		"the operator's": {func(p *patient) { p.start(manifest.Start{Action: "FlinkDeployment", UpgradeMode: "last-state"}) },
+			"restore-path", noted, "goes on from what the operator keeps", done},
+		"a stateless deployment": {func(p *patient) { p.start(manifest.Start{Action: "FlinkDeployment"}) },
+			"restore-path", severe, "starts without state", misused},
+		"a path among the operator's args": {func(p *patient) {
+			p.start(manifest.Start{Action: "FlinkDeployment", Rest: []string{"--fromSavepoint", "s3://x"}})
+		}, "arguments", severe, "all of spec.job.args goes to the job, with --fromSavepoint", misused},
 		"twice": {func(p *patient) { p.start(manifest.Start{ByChkpin: true, RestorePath: p.layout.Metadata.String()}) },
 			"restore-path", doubtful, "another one is there already", done},
 		"chkpin of another": {func(p *patient) {

@@ -55,6 +55,10 @@ type Start struct {
 	// /chkpin/args)", among the options. "" when there is none.
 	Unresolved string
 
+	// UpgradeMode is what a FlinkDeployment says of what a new version of it starts
+	// from: stateless, savepoint or last-state.
+	UpgradeMode string
+
 	// ByChkpin says that chkpin exec puts the restore path in.
 	ByChkpin bool
 }
@@ -141,8 +145,8 @@ func (m *Manifest) operated(where string, spec map[string]any) {
 	}
 	m.Starts = append(m.Starts, Start{
 		Where: where, Action: "FlinkDeployment",
-		RestorePath: text(job["initialSavepointPath"]),
-		Rest:        list(job["args"]),
+		RestorePath: text(job["initialSavepointPath"]), UpgradeMode: text(job["upgradeMode"]),
+		Rest: list(job["args"]),
 	})
 }
 

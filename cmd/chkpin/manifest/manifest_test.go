@@ -123,6 +123,7 @@ func TestDocuments(t *testing.T) {
 		"CronJob cronjob, container chkpin: pin": "s3://bucket/cronjob",
 	}, calls)
 	for _, s := range m.Starts {
+		assert.Equal(t, s.Action == "FlinkDeployment", s.UpgradeMode == "savepoint", s.Where)
 		assert.Equal(t, s.Where == "Job job, container jobmanager", s.ByChkpin, s.Where)
 	}
 }
