@@ -53,6 +53,9 @@ type JobDetails struct {
 
 	// Entered is when the job last entered each state; a state it never was in is absent.
 	Entered map[State]time.Time
+
+	// Now is what the JobManager's clock showed when it answered (JobDetailsHandler), zero when it did not say.
+	Now time.Time
 }
 
 type jobAnswer struct {
@@ -62,6 +65,7 @@ type jobAnswer struct {
 	Start      int64           `json:"start-time"`
 	End        int64           `json:"end-time"`
 	Type       string          `json:"job-type"`
+	Now        int64           `json:"now"`
 	Timestamps map[State]int64 `json:"timestamps"`
 }
 
@@ -100,7 +104,7 @@ func (c *Client) Job(ctx context.Context, id string) (JobDetails, error) {
 	if !isJobID(answer.ID) {
 		return JobDetails{}, c.lacks("jobs/"+id, "valid jid")
 	}
-	details := JobDetails{Job: answer.job(), Type: answer.Type, Entered: map[State]time.Time{}}
+	details := JobDetails{Job: answer.job(), Type: answer.Type, Entered: map[State]time.Time{}, Now: instant(answer.Now)}
 	for state, millis := range answer.Timestamps {
 		if millis > 0 {
 			details.Entered[state] = instant(millis)

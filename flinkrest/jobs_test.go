@@ -52,6 +52,7 @@ func TestRecordedAnswers(t *testing.T) {
 			assert.Equal(t, job, details.Job)
 			assert.Equal(t, job.Start, details.Entered[flinkrest.Initializing])
 			assert.NotContains(t, details.Entered, flinkrest.Failed)
+			assert.True(t, details.Now.After(job.Start))
 			version, _, _ := strings.Cut(name, "-")
 			if version < "1.20" {
 				assert.Empty(t, details.Type)

@@ -119,6 +119,35 @@ func flatten(prefix string, node *yaml.Node, into map[string]string) {
 	}
 }
 
+// Of is a configuration that was found elsewhere than in a file, such as what a
+// JobManager says.
+func Of(values map[string]string) Conf { return Conf{values} }
+
+// Parse reads the content of a file with this name, as Load does. A name that is
+// not one of Flink's configuration is an error.
+func Parse(name string, data []byte) (map[string]string, error) {
+	switch filepath.Base(name) {
+	case legacyName:
+		return parseLegacy(data), nil
+	case modernName:
+		return parseYAML(data)
+	}
+	return nil, fmt.Errorf("%s is neither %s nor %s", name, modernName, legacyName)
+}
+
+// Flatten joins the keys of nested mappings by dots, as Flink does.
+func Flatten(nested any) map[string]string {
+	values := map[string]string{}
+	var node yaml.Node
+	if err := node.Encode(nested); err == nil {
+		flatten("", &node, values)
+	}
+	return values
+}
+
+// Empty reports whether nothing is set.
+func (c Conf) Empty() bool { return len(c.values) == 0 }
+
 // Get returns the value of the first of the keys that is set.
 func (c Conf) Get(keys ...string) string {
 	for _, k := range keys {

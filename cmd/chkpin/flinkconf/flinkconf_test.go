@@ -143,3 +143,24 @@ func TestErrorsHoldNoSecrets(t *testing.T) {
 	assert.Equal(t, "{redacted}", fmt.Sprintf("%v", c))
 	assert.Equal(t, "{redacted}", fmt.Sprintf("%#v", c))
 }
+
+// Configuration that stands elsewhere than in a file of the cluster.
+func TestOtherSources(t *testing.T) {
+	conf := flinkconf.Of(map[string]string{"a": "1"})
+	assert.Equal(t, "1", conf.Get("b", "a"))
+	assert.False(t, conf.Empty())
+	assert.True(t, flinkconf.Conf{}.Empty())
+
+	values, err := flinkconf.Parse("conf/config.yaml", []byte("a: {b: 1}"))
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"a.b": "1"}, values)
+	values, err = flinkconf.Parse("flink-conf.yaml", []byte("a.b: 1 # one"))
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"a.b": "1"}, values)
+	_, err = flinkconf.Parse("log4j.properties", nil)
+	require.Error(t, err)
+
+	assert.Equal(t, map[string]string{"a.b": "1", "c": "x;y"},
+		flinkconf.Flatten(map[string]any{"a": map[string]any{"b": 1}, "c": []string{"x", "y"}}))
+	assert.Empty(t, flinkconf.Flatten(nil))
+}

@@ -48,7 +48,8 @@ type Options struct {
 	// Interval is the time between two checkpoints. 0: one second.
 	Interval time.Duration
 
-	// Conf is Flink configuration that is added to the lab's own and wins over it.
+	// Conf is Flink configuration that is added to the lab's own and wins over it. An empty value leaves a setting
+	// out.
 	Conf map[string]string
 
 	// Plugins is the folder of Flink's plugins, one folder for each ([Lab.Plugin]). Empty: no plugins.

@@ -64,6 +64,7 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 		}
 	}
 	maps.Copy(conf, o.Conf)
+	maps.DeleteFunc(conf, func(_, value string) bool { return value == "" })
 	return conf
 }
 
