@@ -113,11 +113,7 @@ func (c *collector) readPin(ctx context.Context) (err error) {
 	if _, _, err := readJSON(ctx, c.store, c.layout.Record, &c.record); err != nil {
 		return err
 	}
-	var h Hold
-	_, ok, err := readJSON(ctx, c.store, c.layout.Hold, &h)
-	if ok {
-		c.hold = &h
-	}
+	c.hold, _, err = readHold(ctx, c.store, c.layout)
 	return err
 }
 
@@ -174,25 +170,35 @@ func (c *collector) sizeOf(f stateFile) (int64, bool) {
 	return o.Size, ok
 }
 
-// keepGenerations marks what stays and why.
+// keepGenerations marks what stays and why. It counts as one would go back from
+// what is published, so that what a rollback left behind does not push out what
+// came before it.
 func (c *collector) keepGenerations(context.Context) error {
 	newest, provable := 0, 0
 	runs := []Run{c.record.Run}
 	digest := digestOf(c.published.Bytes())
-	published := sequenceOf(c.record.Generation)
-	for _, gen := range c.generations {
+	published := c.record.Generation
+	for _, gen := range c.generations { // pin.json may not have caught up with a rollback
+		if gen.finished && gen.record.Metadata.SHA256 == digest {
+			published = gen.name
+		}
+	}
+	beyond := func(gen *generation) bool { return sequenceOf(gen.name) > sequenceOf(published) }
+	for _, gen := range c.asOneGoesBack(published) {
 		switch {
 		case gen.finished && gen.record.Metadata.SHA256 == digest:
 			gen.keep = "published"
 			if !gen.proves {
 				return &DamagedError{URI: gen.snapshot.URI.String(), Err: errors.New("it is published and does not prove")}
 			}
-		case c.young(gen.changed) && (!gen.finished || sequenceOf(gen.name) > published):
+		case gen.finished && c.hold != nil && c.hold.Generation == gen.name:
+			gen.keep = "held"
+		case gen.finished && c.hold != nil && beyond(gen):
+			gen.keep = "it was rolled back, and the pin is on hold"
+		case c.young(gen.changed) && (!gen.finished || beyond(gen)):
 			gen.keep = "younger than the grace, a tick may be about to publish it"
 		case !gen.finished:
 			continue
-		case c.hold != nil && c.hold.Generation == gen.name:
-			gen.keep = "held"
 		case c.record.waiting() != nil && c.record.waiting().RestoredID == gen.record.Checkpoint.ID:
 			gen.keep = "job " + c.record.waiting().JobID + " restored it and has nothing of its own pinned"
 		}
@@ -215,6 +221,27 @@ func (c *collector) keepGenerations(context.Context) error {
 		return errors.New("no generation proves")
 	}
 	return nil
+}
+
+// asOneGoesBack is the generations in the order of wayBack, then the unfinished.
+func (c *collector) asOneGoesBack(published string) []*generation {
+	byName := map[string]*generation{}
+	var finished []Record
+	var unfinished []*generation
+	for _, gen := range c.generations {
+		if !gen.finished {
+			unfinished = append(unfinished, gen)
+			continue
+		}
+		gen.record.Generation = gen.name
+		byName[gen.name] = gen
+		finished = append(finished, gen.record)
+	}
+	var order []*generation
+	for _, r := range wayBack(published, finished) {
+		order = append(order, byName[r.Generation])
+	}
+	return append(order, unfinished...)
 }
 
 // nameFiles collects the state files that must stay: those of the published
@@ -302,6 +329,8 @@ func (c *collector) decide() {
 		switch {
 		case !entry.Delete:
 			c.report.Kept++
+		case gen.finished && !gen.proves:
+			entry.Why = "it does not restore"
 		case gen.finished:
 			entry.Why = "newer generations are enough"
 		default:

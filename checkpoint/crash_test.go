@@ -232,7 +232,7 @@ func (x *lab) comesToGrief(s story, g grief, k int) (calls int) {
 	x.settle(job)
 	job.completes(job.latest.ID + 1)
 	x.settle(job)
-	require.False(x.t, exists(x.t, x.store, LayoutOf(x.app).Hold), "the hold that was fulfilled is there still")
+	require.Nil(x.t, holdOf(x.t, x.store, x.app), "the hold that was fulfilled stands still")
 
 	_, err := GC(x.t.Context(), x.store, x.app, GCOptions{Delete: true, Now: x.clock.Now().Add(25 * time.Hour)})
 	require.NoError(x.t, err)
@@ -245,7 +245,7 @@ func (x *lab) comesToGrief(s story, g grief, k int) (calls int) {
 func unknownTo(t testing.TB, store blobstore.Store, app blobstore.URI) (unknown []string) {
 	t.Helper()
 	l := LayoutOf(app)
-	known := map[string]bool{l.Metadata.Path(): true, l.Record.Path(): true}
+	known := map[string]bool{l.Metadata.Path(): true, l.Record.Path(): true, l.Hold.Path(): true}
 	names, err := generationNames(t.Context(), store, l)
 	require.NoError(t, err)
 	pins := []blobstore.URI{l.Metadata}

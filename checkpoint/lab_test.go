@@ -160,3 +160,11 @@ func readRecord(t testing.TB, store blobstore.Store, l Layout) Record {
 	require.True(t, ok, "there is no pin.json")
 	return rec
 }
+
+// holdOf is the hold that stands, nil if none does.
+func holdOf(t testing.TB, store blobstore.Store, app blobstore.URI) *Hold {
+	t.Helper()
+	h, _, err := readHold(t.Context(), store, LayoutOf(app))
+	require.NoError(t, err)
+	return h
+}

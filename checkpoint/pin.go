@@ -262,18 +262,18 @@ func (t *tick) once(ctx context.Context) error {
 		return fmt.Errorf("%w of job %s", ErrNoCheckpoint, t.obs.Run.JobID)
 	}
 	if !v.publish && !t.opts.AcceptLineage {
-		return &HeldError{cur.record, t.obs.Run, v.reason}
+		return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: v.reason}
 	}
 	if result, err := t.compare(cur); result != "" || err != nil {
 		t.pinned.Result = result
 		return err
 	}
-	source, held, err := t.loadSource(ctx)
+	source, hold, holdFile, err := t.loadSource(ctx)
 	if err != nil {
 		return err
 	}
-	if held != nil && (v.restored == nil || *v.restored != held.CheckpointID) {
-		return &HeldError{cur.record, t.obs.Run, held.explain()}
+	if hold.keeps(t.obs.Run, v.restored) {
+		return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: hold.explain(), Hold: hold}
 	}
 	if err := t.checkForeign(cur, source); err != nil {
 		return err
@@ -281,11 +281,7 @@ func (t *tick) once(ctx context.Context) error {
 	if err := t.publish(ctx, cur, source); err != nil || t.opts.DryRun {
 		return err
 	}
-	if held != nil {
-		if err := t.store.Delete(ctx, t.layout.Hold); err != nil {
-			t.warn("published, but the hold is still there: %v", err)
-		}
-	}
+	t.endHold(ctx, hold, holdFile)
 	return nil
 }
 
@@ -413,7 +409,7 @@ func (t *tick) remember(ctx context.Context, cur *published, v verdict, replaced
 }
 
 // loadSource reads the source's metadata and whether the pin is on hold.
-func (t *tick) loadSource(ctx context.Context) (source *Snapshot, held *Hold, err error) {
+func (t *tick) loadSource(ctx context.Context) (source *Snapshot, hold *Hold, holdFile *blobstore.Object, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		source, err = Load(ctx, t.store, t.obs.Latest.Path, LoadOptions{t.opts.Relocations})
@@ -423,28 +419,17 @@ func (t *tick) loadSource(ctx context.Context) (source *Snapshot, held *Hold, er
 		}
 		return err
 	})
-	g.Go(func() error {
-		var h Hold
-		_, ok, err := readJSON(ctx, t.store, t.layout.Hold, &h)
-		if ok {
-			held = &h
-		}
+	g.Go(func() (err error) {
+		hold, holdFile, err = standingHold(ctx, t.store, t.layout)
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if source.CheckpointID != t.obs.Latest.ID {
-		return nil, nil, &DamagedError{URI: source.URI.String(), Err: fmt.Errorf("it is checkpoint %d, the JobManager says %d", source.CheckpointID, t.obs.Latest.ID)}
+		return nil, nil, nil, &DamagedError{URI: source.URI.String(), Err: fmt.Errorf("it is checkpoint %d, the JobManager says %d", source.CheckpointID, t.obs.Latest.ID)}
 	}
-	return source, held, nil
-}
-
-func (h *Hold) explain() string {
-	if h.Reason == "" {
-		return "the pin is on hold"
-	}
-	return "the pin is on hold: " + h.Reason
+	return source, hold, holdFile, nil
 }
 
 // checkForeign guards a metadata file at the constant path that no chkpin wrote,
@@ -459,5 +444,5 @@ func (t *tick) checkForeign(cur published, source *Snapshot) error {
 		t.warn("replacing %s, checkpoint %d, which chkpin did not write", t.named.Metadata, cur.foreign.CheckpointID)
 		return nil
 	}
-	return &HeldError{cur.record, t.obs.Run, fmt.Sprintf("%s holds checkpoint %d, which chkpin did not write and this run has not reached", t.named.Metadata, cur.foreign.CheckpointID)}
+	return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: fmt.Sprintf("%s holds checkpoint %d, which chkpin did not write and this run has not reached", t.named.Metadata, cur.foreign.CheckpointID)}
 }

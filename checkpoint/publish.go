@@ -52,7 +52,7 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 		return err
 	}
 	rec := t.describe(source, gen, data, report).succeeds(cur.record)
-	rec.Generations = cur.record.Generations + 1
+	rec.Parent, rec.Generations = cur.record.Generation, cur.record.Generations+1
 	if _, err := putBytes(ctx, t.store, t.layout.generation(gen).Join(recordName), rec.encode(), blobstore.PutOptions{}); err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (t *tick) newHistory(ctx context.Context) error {
 // pointing into the pin. The bytes depend on the source and the generation's
 // name only, so a tick that was killed here leaves what its successor writes.
 func (t *tick) putGeneration(ctx context.Context, cur published, source *Snapshot, proved []stateFile) (string, []byte, error) {
-	first := sequenceOf(cur.record.Generation) + 1
+	first := cur.record.next()
 	for seq := first; seq < first+maxSequenceTries; seq++ {
 		gen := nameGeneration(seq, source.CheckpointID)
 		data, err := t.rewrite(source, gen)

@@ -112,6 +112,7 @@ func (r Run) covers(s Run) bool { return r.is(s) && (s.Folder == "" || s.Folder 
 type Record struct {
 	Layout     int              `json:"layout"`
 	Generation string           `json:"generation"`
+	Parent     string           `json:"parent,omitempty"` // the generation that was published when this one was made
 	Metadata   MetadataRecord   `json:"metadata"`
 	Checkpoint CheckpointRecord `json:"checkpoint"`
 	Run        Run              `json:"run"`
@@ -127,6 +128,10 @@ type Record struct {
 	// checkpoint of their own to restore from, and hides that they started
 	// empty.
 	Held []Run `json:"held,omitempty"`
+
+	// Highest is the number of the newest generation, where a rollback has
+	// published one with a lower number; new ones are numbered after it.
+	Highest int64 `json:"highest,omitempty"`
 
 	Files       int   `json:"files"`       // state files the generation names
 	Bytes       int64 `json:"bytes"`       // of the byte ranges in them
@@ -154,15 +159,6 @@ type CheckpointRecord struct {
 type Seen struct {
 	Run
 	RestoredID int64 `json:"restoredId"` // the checkpoint it restored
-}
-
-// Hold is the content of hold.json: while it is there, nothing is published
-// except from a run that restored the held checkpoint.
-type Hold struct {
-	Layout       int    `json:"layout"`
-	Generation   string `json:"generation,omitempty"`
-	CheckpointID int64  `json:"checkpointId,omitempty"`
-	Reason       string `json:"reason,omitempty"`
 }
 
 // existed is the content of chkpin.json.
@@ -219,8 +215,17 @@ func (r Record) succeeds(before Record) Record {
 	if before.Generation == "" {
 		return r
 	}
+	r.Highest = max(before.Highest, sequenceOf(before.Generation))
+	back := r.Highest > sequenceOf(r.Generation)
+	if !back {
+		r.Highest = 0
+	}
+	runs := slices.Concat(r.Previous, []Run{before.Run}, before.Previous)
+	if back { // by now r knows less than what it is rolled back from
+		runs = slices.Concat([]Run{before.Run}, before.Previous, r.Previous)
+	}
 	known := []Run{r.Run}
-	for _, run := range slices.Concat(r.Previous, []Run{before.Run}, before.Previous) {
+	for _, run := range runs {
 		if !slices.ContainsFunc(known, run.is) {
 			known = append(known, run)
 		}
@@ -231,11 +236,16 @@ func (r Record) succeeds(before Record) Record {
 		r.Run.Folder = cmp.Or(r.Run.Folder, before.Run.Folder) // a savepoint does not tell it
 		return r
 	}
-	// With a constant job id, refused runs wrote where this one writes; now that it
-	// is accepted, so is its folder.
-	r.Held = slices.DeleteFunc(slices.Clone(r.Held), func(h Run) bool { return h.JobID == r.Run.JobID })
+	if !back {
+		// With a constant job id, refused runs wrote where this one writes; now that it
+		// is accepted, so is its folder.
+		r.Held = slices.DeleteFunc(slices.Clone(r.Held), func(h Run) bool { return h.JobID == r.Run.JobID })
+	}
 	return r
 }
+
+// next is the number that a new generation gets.
+func (r Record) next() int64 { return max(sequenceOf(r.Generation), r.Highest) + 1 }
 
 // waiting is the run that restored from the pin and has nothing pinned yet.
 func (r Record) waiting() *Seen {
