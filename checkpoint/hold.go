@@ -84,16 +84,16 @@ func readHold(ctx context.Context, store blobstore.Store, l Layout) (standing *H
 
 // putHold writes hold.json unless somebody has written there since it was read:
 // then it is an errOvertaken.
-func putHold(ctx context.Context, store blobstore.Store, l Layout, h Hold, read *blobstore.Object) error {
+func putHold(ctx context.Context, store blobstore.Store, l Layout, h Hold, read *blobstore.Object) (obj blobstore.Object, err error) {
 	h.Layout = layoutVersion
 	data, err := json.MarshalIndent(h, "", " ")
 	if err == nil {
-		_, err = putBytes(ctx, store, l.Hold, append(data, '\n'), unchanged(read))
+		obj, err = putBytes(ctx, store, l.Hold, append(data, '\n'), unchanged(read))
 	}
 	if errors.Is(err, blobstore.ErrPrecondition) {
-		return errOvertaken
+		err = errOvertaken
 	}
-	return err
+	return obj, err
 }
 
 // endHold ends the hold that the run which was just pinned has fulfilled. If it
@@ -104,7 +104,7 @@ func (t *tick) endHold(ctx context.Context, h *Hold, read *blobstore.Object) {
 	}
 	ended := *h
 	ended.Ended = fmt.Sprintf("job %s restored it and is pinned", t.obs.Run.JobID)
-	if err := putHold(ctx, t.store, t.layout, ended, read); err != nil && !errors.Is(err, errOvertaken) {
+	if _, err := putHold(ctx, t.store, t.layout, ended, read); err != nil && !errors.Is(err, errOvertaken) {
 		t.warn("published, but the hold is still there: %v", err)
 	}
 }

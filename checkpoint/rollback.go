@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/chkpin/chkpin/blobstore"
 )
@@ -27,6 +28,9 @@ type RollbackOptions struct {
 
 	Relocations Relocations
 	Logger      *slog.Logger // nil is silent
+
+	// Sleep waits between tries; nil means a timer.
+	Sleep func(ctx context.Context, d time.Duration) error
 }
 
 // Results of a rollback that did not fail, besides [ResultUnchanged].
@@ -83,6 +87,9 @@ func Rollback(ctx context.Context, store blobstore.Store, app blobstore.URI, opt
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if opts.Sleep == nil {
+		opts.Sleep = sleep
+	}
 	r := rollback{
 		tick:   tick{store: store, named: LayoutOf(app), layout: LayoutOf(opts.Relocations.Apply(app)), opts: PinOptions{DryRun: opts.DryRun, Relocations: opts.Relocations}},
 		wanted: opts.Generation,
@@ -91,10 +98,13 @@ func Rollback(ctx context.Context, store blobstore.Store, app blobstore.URI, opt
 	for try := 1; ; try++ {
 		err := r.once(ctx)
 		r.out.Warnings = r.tick.pinned.Warnings
-		if !errors.Is(err, errOvertaken) || try == tries {
+		if !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) || try == tries {
 			return r.out, err
 		}
 		opts.Logger.Info("starting again", "generation", r.wanted, "try", try, "reason", err)
+		if err := opts.Sleep(ctx, time.Duration(try)*time.Second); err != nil {
+			return r.out, err
+		}
 	}
 }
 
@@ -134,7 +144,7 @@ func (r *rollback) once(ctx context.Context) error {
 	if cur.whole() {
 		r.out.From = cur.record.Generation
 	}
-	data, err := r.prove(ctx, target)
+	snap, err := r.prove(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -147,12 +157,16 @@ func (r *rollback) once(ctx context.Context) error {
 		r.out.Result = ResultWouldRollBack
 		return nil
 	}
-	if err := putHold(ctx, store, layout, r.newHold(cur.record, hold, target), holdFile); err != nil {
+	holdNow, err := putHold(ctx, store, layout, r.newHold(cur.record, hold, target), holdFile)
+	if err != nil {
 		return err
 	}
 	r.out.OnHold = true
 	if !stands {
-		obj, err := putBytes(ctx, store, layout.Metadata, data, unchanged(cur.object))
+		if err := r.proveHeld(ctx, snap, holdNow); err != nil {
+			return err
+		}
+		obj, err := putBytes(ctx, store, layout.Metadata, snap.Bytes(), unchanged(cur.object))
 		if errors.Is(err, blobstore.ErrPrecondition) {
 			obj, err = r.tick.lostRace(ctx, target)
 		}
@@ -228,7 +242,7 @@ func names(generations []Record) string {
 }
 
 // prove returns the metadata of a generation of which every byte range is there.
-func (r *rollback) prove(ctx context.Context, target Record) ([]byte, error) {
+func (r *rollback) prove(ctx context.Context, target Record) (*Snapshot, error) {
 	u := r.tick.layout.generation(target.Generation).Join(MetadataName)
 	snap, err := loadAt(ctx, r.tick.store, u, r.tick.opts.Relocations)
 	if errors.Is(err, blobstore.ErrNotExist) {
@@ -245,7 +259,37 @@ func (r *rollback) prove(ctx context.Context, target Record) ([]byte, error) {
 		return nil, err
 	}
 	r.out.Files, r.out.Bytes = report.Files, report.Bytes
-	return snap.Bytes(), report.Err(snap.URI)
+	return snap, report.Err(snap.URI)
+}
+
+// proveHeld proves the generation once more, now that it is on hold: a
+// collection that looked for holds before may be deleting it. Then it has
+// announced itself, or is over, as collecting.go tells.
+func (r *rollback) proveHeld(ctx context.Context, snap *Snapshot, hold blobstore.Object) error {
+	files, err := snap.files()
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	listed, err := r.tick.listState(ctx)
+	if err != nil {
+		return err
+	}
+	listed[hold.URI.Base()] = hold // by which a collection that was killed is known as such
+	names := map[string]bool{}
+	for _, f := range files {
+		names[f.Location.Base()] = true
+	}
+	threatened, err := r.tick.threatened(ctx, listed, names)
+	if err != nil {
+		return err
+	}
+	if threatened {
+		return ErrCollecting
+	}
+	return check(files, func(f stateFile) (int64, bool) {
+		o, ok := listed[f.Location.Base()]
+		return o.Size, ok
+	}).Err(snap.URI)
 }
 
 // newHold holds target. Whoever was seen until now, or by the hold that stands,

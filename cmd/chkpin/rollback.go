@@ -94,11 +94,14 @@ func (c *rollbackCommand) rollBack(ctx context.Context, env *environment) (rollb
 
 // explain adds the way out where it depends on how far the rollback came.
 func (c *rollbackCommand) explain(r checkpoint.RolledBack, err error) error {
+	damagedPin := isDamageOf(err, c.App.String())
 	switch {
+	case r.OnHold && damagedPin:
+		return &hintedError{err, fmt.Sprintf("the pin was left alone and is on hold; name another generation (chkpin gc %s lists them), or end the hold: chkpin rollback --release %[1]s", c.App)}
 	case r.OnHold:
 		return &hintedError{err, fmt.Sprintf("the pin is on hold; the same command again finishes the rollback, chkpin rollback --release %s gives it up", c.App)}
-	case isDamageOf(err, c.App.String()):
-		return &hintedError{err, fmt.Sprintf("nothing was changed; chkpin gc %s lists the generations, name another one", c.App)}
+	case damagedPin:
+		return &hintedError{err, fmt.Sprintf("nothing was changed; name another generation, chkpin gc %s lists them", c.App)}
 	}
 	return err
 }
