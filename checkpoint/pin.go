@@ -81,6 +81,15 @@ const (
 	ResultWouldPin  = "would-pin" // DryRun
 )
 
+// What a run started from, [Pinned.RestoredFrom].
+const (
+	RestoredPin       = "pin"       // this pin or a generation of it
+	RestoredLineage   = "lineage"   // a checkpoint or savepoint of a run that is pinned, or was
+	RestoredOwn       = "own"       // its own checkpoint after a failure; what it started from nobody saw
+	RestoredElsewhere = "elsewhere" // something that chkpin knows nothing of
+	RestoredNothing   = "nothing"   // it started empty
+)
+
 // Pinned is the outcome of [Pin], and what is known of it when Pin fails.
 type Pinned struct {
 	Result       string
@@ -94,6 +103,17 @@ type Pinned struct {
 	BytesCopied  int64
 	Restorable   bool // last-state/_metadata exists and was proved when it was published
 	Warnings     []string
+
+	// RestoredFrom and RestoredID say what the run started from: RestoredPin and
+	// the like, "" when the job or the pin was not seen, and the checkpoint's
+	// number, 0 when that is not known. What pin.json remembers counts more than
+	// what the JobManager says after a failover.
+	RestoredFrom string
+	RestoredID   int64
+
+	// StartedEmpty is an alarm: the run restored nothing although state is pinned,
+	// as after a deployment that forgot --fromSavepoint. The run is held.
+	StartedEmpty bool
 }
 
 // tries bounds how often a tick starts again because others changed what it was
@@ -250,6 +270,7 @@ func (t *tick) once(ctx context.Context) error {
 		return err
 	}
 	t.report(cur)
+	t.pinned.RestoredFrom, t.pinned.RestoredID = lineage{layout: t.named, pinned: cur.record}.origin(t.obs.Run, t.obs.Restored)
 	if t.isPinned(cur) {
 		t.pinned.Result = ResultUnchanged
 		return nil
@@ -309,6 +330,10 @@ func (t *tick) judge(ctx context.Context, cur *published) (verdict, error) {
 	if err != nil {
 		return v, err
 	}
+	if v.configured {
+		t.pinned.RestoredFrom, t.pinned.RestoredID = RestoredPin, 0
+	}
+	t.pinned.StartedEmpty = v.startedEmpty && !t.opts.AcceptLineage
 	return v, t.remember(ctx, cur, v, l.replaced(t.obs.Run))
 }
 
@@ -396,9 +421,11 @@ func (t *tick) remember(ctx context.Context, cur *published, v verdict, replaced
 	known := true
 	if v.restored != nil && (rec.Seen == nil || !rec.Seen.covers(run)) {
 		rec.Seen, known = &Seen{Run: run, RestoredID: *v.restored}, false
+		t.opts.Logger.Info("a run restored from the pin", "job", run.JobID, "checkpoint", *v.restored, "pinned", rec.Checkpoint.ID)
 	}
 	refused := !v.publish && !replaced && !t.opts.AcceptLineage
 	if refused && !slices.ContainsFunc(rec.Held, func(h Run) bool { return h.covers(run) }) {
+		run.StartedEmpty = v.startedEmpty
 		rec, known = rec.withHeld(run), false
 	}
 	if known {

@@ -119,6 +119,7 @@ func (t *tick) newHistory(ctx context.Context) error {
 	case ok && e.Run.is(t.obs.Run):
 		return nil
 	case t.obs.Restored == nil && !t.opts.AcceptLineage:
+		t.pinned.StartedEmpty = true
 		return &HeldError{Run: t.obs.Run, Reason: fmt.Sprintf("state was pinned at %s once and none is left, and this run started empty", t.named.App)}
 	}
 	t.warn("state was pinned at %s once and none is left; a new history begins", t.named.App)

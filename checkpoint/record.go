@@ -97,6 +97,10 @@ type Run struct {
 
 	// Folder is <checkpoints.dir>/<job id>, "" when no checkpoint told it yet.
 	Folder string `json:"folder,omitempty"`
+
+	// StartedEmpty: it had restored nothing when it was first refused. Only
+	// [Record.Held] knows; after a failover the JobManager tells otherwise.
+	StartedEmpty bool `json:"startedEmpty,omitempty"`
 }
 
 // StartTime is Started as a time, in UTC.
@@ -204,9 +208,12 @@ func (r Record) withHeld(run Run) Record {
 	return r
 }
 
-// isHeld reports whether a run was refused before.
-func (r Record) isHeld(run Run) bool {
-	return slices.ContainsFunc(r.Held, run.is)
+// heldBefore is what is remembered of a run that was refused, nil if it was not.
+func (r Record) heldBefore(run Run) *Run {
+	if i := slices.IndexFunc(r.Held, run.is); i >= 0 {
+		return &r.Held[i]
+	}
+	return nil
 }
 
 // succeeds adds to r, whose run is the one pinned now, what the record before it

@@ -54,7 +54,11 @@ var rollbacks = []story{
 	{name: "while a killed collection is still announced", after: rolledBackTo4, prepare: func(x *lab) *flink {
 		x.pinned(4, 5)
 		x.job.completes(6)
-		put(x.t, x.store, LayoutOf(x.app).State.Join(announcementPrefix+"killed").String(), []byte(`{"layout": 1, "files": []}`))
+		l, names := LayoutOf(x.app), []string{}
+		for _, f := range filesOf(x.t, x.store, l.generation("00000001-chk-4").Join(MetadataName)) {
+			names = append(names, f.URI.Base())
+		}
+		require.NoError(x.t, announce(x.t.Context(), x.store, l.State.Join(announcementPrefix+"killed"), names))
 		x.ageOut()
 		x.rollsBack(4, RollbackOptions{})
 		return x.job
