@@ -28,7 +28,7 @@ type collector struct {
 	files       map[string]blobstore.Object // below state/, by name
 	strays      []blobstore.Object          // what writers and collections leave when they are killed
 	generations []*generation               // newest first
-	named       map[string]bool             // state files that must stay
+	named       map[string]string           // state files that must stay, and why
 
 	report GCReport
 
@@ -89,8 +89,25 @@ func (c *collector) list(ctx context.Context) error {
 	for _, name := range names {
 		c.generations = append(c.generations, byName[name])
 	}
+	if err := c.listBesideExisted(ctx); err != nil {
+		return err
+	}
 	if !c.opts.Now.IsZero() {
 		c.now = c.opts.Now
+	}
+	return nil
+}
+
+// listBesideExisted looks for what a writer of chkpin.json left when it was
+// killed.
+func (c *collector) listBesideExisted(ctx context.Context) error {
+	for o, err := range c.store.List(ctx, c.layout.App, blobstore.ListOptions{Shallow: true}) {
+		if err != nil {
+			return err
+		}
+		if !o.Dir && blobstore.IsTemporary(o.URI) {
+			c.strays = append(c.strays, o)
+		}
 	}
 	return nil
 }
@@ -249,19 +266,27 @@ func (c *collector) asOneGoesBack(published string) []*generation {
 // alive, which on Flink up to 1.14 and in LEGACY mode goes on naming files
 // of the pin it restored.
 func (c *collector) nameFiles(ctx context.Context) error {
-	snapshots, err := c.checkpointsOfRuns(ctx)
+	running, err := c.checkpointsOfRuns(ctx)
 	if err != nil {
 		return err
 	}
-	snapshots = append(snapshots, c.published)
 	if c.running != nil {
-		snapshots = append(snapshots, c.running)
+		running = append(running, c.running)
+	}
+	if err := c.name("a checkpoint of a job that may be alive names it", running...); err != nil {
+		return err
 	}
 	for _, gen := range c.generations {
 		if gen.keep != "" && gen.snapshot != nil {
-			snapshots = append(snapshots, gen.snapshot)
+			if err := c.name("a generation that is kept names it", gen.snapshot); err != nil {
+				return err
+			}
 		}
 	}
+	return c.name("what is published names it", c.published)
+}
+
+func (c *collector) name(why string, snapshots ...*Snapshot) error {
 	for _, s := range snapshots {
 		files, err := s.files()
 		if err != nil {
@@ -269,7 +294,7 @@ func (c *collector) nameFiles(ctx context.Context) error {
 		}
 		for _, f := range files {
 			if name, ok := f.Location.Rel(c.layout.State); ok {
-				c.named[name] = true
+				c.named[name] = why
 			}
 		}
 	}
@@ -347,8 +372,8 @@ func (c *collector) decide() {
 		o := c.files[name]
 		entry := Garbage{URI: o.URI, Bytes: max(o.Size, 0)}
 		switch {
-		case c.named[name]:
-			entry.Why = "named"
+		case c.named[name] != "":
+			entry.Why = c.named[name]
 		case c.young(o.ModTime):
 			entry.Why = "younger than the grace"
 		default:
@@ -358,10 +383,15 @@ func (c *collector) decide() {
 		c.report.Files = append(c.report.Files, entry)
 	}
 	for _, o := range c.strays {
-		if c.now.Sub(o.ModTime) >= max(c.opts.Grace, collectionLife) {
-			files = append(files, o)
-			c.report.Files = append(c.report.Files, Garbage{URI: o.URI, Bytes: max(o.Size, 0), Delete: true, Why: "left behind by a chkpin that was killed"})
+		if c.opts.ID != "" && o.URI.Base() == announcementPrefix+c.opts.ID {
+			continue // our own
 		}
+		entry := Garbage{URI: o.URI, Bytes: max(o.Size, 0), Why: "of a chkpin that may be at work"}
+		if c.now.Sub(o.ModTime) >= max(c.opts.Grace, collectionLife) {
+			entry.Why, entry.Delete = "left behind by a chkpin that was killed", true
+			files = append(files, o)
+		}
+		c.report.Files = append(c.report.Files, entry)
 	}
 	c.doomed = [][]blobstore.Object{manifests, metadata, files}
 	for _, objects := range c.doomed {

@@ -320,7 +320,7 @@ func TestTemporaryFilesOfKilledWritersAreCollected(t *testing.T) {
 	job.pins(app, PinOptions{})
 	l := LayoutOf(app)
 	var left []string
-	for i, folder := range []blobstore.URI{l.Root, l.State, l.generation("00000001-chk-4"), l.generation("00000002-chk-5")} {
+	for i, folder := range []blobstore.URI{l.App, l.Root, l.State, l.generation("00000001-chk-4"), l.generation("00000002-chk-5")} {
 		file := filepath.Join(folder.Path(), fmt.Sprintf(".chkpin-KILLED%d.tmp", i))
 		require.NoError(t, os.MkdirAll(folder.Path(), 0o777))
 		require.NoError(t, os.WriteFile(file, []byte("half of somethi"), 0o666))
