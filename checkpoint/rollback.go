@@ -311,7 +311,7 @@ func (r *rollback) newHold(cur Record, standing *Hold, target Record) Hold {
 			h.Known = append(h.Known, run)
 		}
 	}
-	if h.Reason == "" && r.out.From != "" {
+	if h.Reason == "" && r.out.From != "" && r.out.From != target.Generation {
 		h.Reason = "it was rolled back from " + r.out.From
 	}
 	return h

@@ -129,6 +129,8 @@ func (r rollbackResult) describe(w io.Writer, err error) {
 	}
 	switch {
 	case err != nil:
+	case r.Result == checkpoint.ResultRolledBack && r.From == r.Generation:
+		fmt.Fprintf(w, "put on hold as it was: %s\n", what)
 	case r.Result == checkpoint.ResultRolledBack:
 		fmt.Fprintf(w, "rolled back%s to %s\n", from, what)
 	case r.Result == checkpoint.ResultWouldRollBack:
