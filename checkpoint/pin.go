@@ -32,6 +32,11 @@ type Observation struct {
 	Run      Run // Folder may be empty
 	Latest   *Latest
 	Restored *Restored // nil when the run started empty, or nobody knows
+
+	// Starting: the JobManager cannot tell yet what the run restores. It says
+	// "nothing" of every job that waits for resources
+	// (AdaptiveScheduler.getArchivedExecutionGraph, 1.13 to 2.3).
+	Starting bool
 }
 
 // Latest is the newest completed checkpoint, or savepoint, of a job.
@@ -270,6 +275,9 @@ func (t *tick) once(ctx context.Context) error {
 		return err
 	}
 	t.report(cur)
+	if t.obs.Starting {
+		return fmt.Errorf("%w of job %s, which is only starting", ErrNoCheckpoint, t.obs.Run.JobID)
+	}
 	t.pinned.RestoredFrom, t.pinned.RestoredID = lineage{layout: t.named, pinned: cur.record}.origin(t.obs.Run, t.obs.Restored)
 	if t.isPinned(cur) {
 		t.pinned.Result = ResultUnchanged

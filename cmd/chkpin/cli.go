@@ -32,17 +32,19 @@ type cli struct {
 
 	storeFlags `group:"Reaching S3:"`
 
-	Pin      pinCommand      `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
-	Watch    watchCommand    `cmd:"" help:"Pin again and again, with metrics: pin's tick in a loop."`
-	Stop     stopCommand     `cmd:"" help:"Stop the job with a savepoint and pin that."`
-	Resolve  resolveCommand  `cmd:"" help:"Prove the pin and print the arguments to start from it."`
-	Exec     execCommand     `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
-	Verify   verifyCommand   `cmd:"" help:"Check that everything a checkpoint names is there."`
-	Inspect  inspectCommand  `cmd:"" help:"Show what a checkpoint consists of."`
-	GC       gcCommand       `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
+	Pin     pinCommand     `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
+	Watch   watchCommand   `cmd:"" help:"Pin again and again, with metrics: pin's tick in a loop."`
+	Stop    stopCommand    `cmd:"" help:"Stop the job with a savepoint and pin that."`
+	Resolve resolveCommand `cmd:"" help:"Prove the pin and print the arguments to start from it."`
+	Exec    execCommand    `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
+	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
+	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
+	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
+
 	Rollback rollbackCommand `cmd:"" help:"Publish an earlier generation and hold it; or end that hold."`
-	Install  installCommand  `cmd:"" help:"Copy this program into a folder that another container shares."`
-	Version  versionCommand  `cmd:"" help:"Print the version."`
+
+	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
+	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
 // command is what every kong command is here.

@@ -90,6 +90,7 @@ var stories = []struct {
 	{"FlinkRestoresItsOwnCheckpoint", flinkRestoresItsOwnCheckpoint, func(cell) bool { return true }},
 	{"PinOutlivesItsCheckpoint", pinOutlivesItsCheckpoint, func(cell) bool { return true }},
 	{"StopPinsItsSavepoint", stopPinsItsSavepoint, func(c cell) bool { return c.on("rocksdb", volume) }},
+	{"RollbackStartsYesterday", rollbackStartsYesterday, func(c cell) bool { return c.backend == "rocksdb" }},
 	{"TicksBearStaleStatistics", ticksBearStaleStatistics, func(c cell) bool { return c.on("hashmap", volume) }},
 }
 
