@@ -33,9 +33,10 @@ type Observation struct {
 	Latest   *Latest
 	Restored *Restored // nil when the run started empty, or nobody knows
 
-	// Starting: the JobManager cannot tell yet what the run restores. It says
-	// "nothing" of every job that waits for resources
-	// (AdaptiveScheduler.getArchivedExecutionGraph, 1.13 to 2.3).
+	// Starting: the JobManager cannot tell yet what the run restores. Of a job that
+	// initializes or waits for resources its statistics are empty, also when it is
+	// going to restore (ArchivedExecutionGraph.createSparseArchivedExecutionGraph,
+	// AdaptiveScheduler.getArchivedExecutionGraph; 1.20.5, 2.3.0).
 	Starting bool
 }
 
@@ -143,7 +144,8 @@ var (
 //   - nil with ResultPinned, ResultUnchanged, ResultSkipped or ResultWouldPin.
 //   - [ErrNoCheckpoint], [ErrNotAddressable]: nothing to pin.
 //   - *[DamagedError]: the checkpoint could not be proved.
-//   - *[HeldError]: the run does not descend from what is pinned.
+//   - *[HeldError]: the run does not descend from what is pinned, or the pin is on
+//     hold; see [Hold] for what ends that.
 //   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrCollecting], [ErrDeadline].
 //   - errors of the job and the store, unchanged.
 //
