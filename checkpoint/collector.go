@@ -28,7 +28,7 @@ type collector struct {
 	files       map[string]blobstore.Object // below state/, by name
 	strays      []blobstore.Object          // what writers and collections leave when they are killed
 	generations []*generation               // newest first
-	named       map[string]bool             // state files that must stay
+	named       map[string]string           // state files that must stay, and why
 
 	report GCReport
 
@@ -89,8 +89,25 @@ func (c *collector) list(ctx context.Context) error {
 	for _, name := range names {
 		c.generations = append(c.generations, byName[name])
 	}
+	if err := c.listBesideExisted(ctx); err != nil {
+		return err
+	}
 	if !c.opts.Now.IsZero() {
 		c.now = c.opts.Now
+	}
+	return nil
+}
+
+// listBesideExisted looks for what a writer of chkpin.json left when it was
+// killed.
+func (c *collector) listBesideExisted(ctx context.Context) error {
+	for o, err := range c.store.List(ctx, c.layout.App, blobstore.ListOptions{Shallow: true}) {
+		if err != nil {
+			return err
+		}
+		if !o.Dir && blobstore.IsTemporary(o.URI) {
+			c.strays = append(c.strays, o)
+		}
 	}
 	return nil
 }
@@ -113,11 +130,7 @@ func (c *collector) readPin(ctx context.Context) (err error) {
 	if _, _, err := readJSON(ctx, c.store, c.layout.Record, &c.record); err != nil {
 		return err
 	}
-	var h Hold
-	_, ok, err := readJSON(ctx, c.store, c.layout.Hold, &h)
-	if ok {
-		c.hold = &h
-	}
+	c.hold, _, err = readHold(ctx, c.store, c.layout)
 	return err
 }
 
@@ -174,25 +187,35 @@ func (c *collector) sizeOf(f stateFile) (int64, bool) {
 	return o.Size, ok
 }
 
-// keepGenerations marks what stays and why.
+// keepGenerations marks what stays and why. It counts as one would go back from
+// what is published, so that what a rollback left behind does not push out what
+// came before it.
 func (c *collector) keepGenerations(context.Context) error {
 	newest, provable := 0, 0
 	runs := []Run{c.record.Run}
 	digest := digestOf(c.published.Bytes())
-	published := sequenceOf(c.record.Generation)
-	for _, gen := range c.generations {
+	published := c.record.Generation
+	for _, gen := range c.generations { // pin.json may not have caught up with a rollback
+		if gen.finished && gen.record.Metadata.SHA256 == digest {
+			published = gen.name
+		}
+	}
+	beyond := func(gen *generation) bool { return sequenceOf(gen.name) > sequenceOf(published) }
+	for _, gen := range c.asOneGoesBack(published) {
 		switch {
 		case gen.finished && gen.record.Metadata.SHA256 == digest:
 			gen.keep = "published"
 			if !gen.proves {
 				return &DamagedError{URI: gen.snapshot.URI.String(), Err: errors.New("it is published and does not prove")}
 			}
-		case c.young(gen.changed) && (!gen.finished || sequenceOf(gen.name) > published):
+		case gen.finished && c.hold != nil && c.hold.Generation == gen.name:
+			gen.keep = "held"
+		case gen.finished && c.hold != nil && beyond(gen):
+			gen.keep = "it was rolled back, and the pin is on hold"
+		case c.young(gen.changed) && (!gen.finished || beyond(gen)):
 			gen.keep = "younger than the grace, a tick may be about to publish it"
 		case !gen.finished:
 			continue
-		case c.hold != nil && c.hold.Generation == gen.name:
-			gen.keep = "held"
 		case c.record.waiting() != nil && c.record.waiting().RestoredID == gen.record.Checkpoint.ID:
 			gen.keep = "job " + c.record.waiting().JobID + " restored it and has nothing of its own pinned"
 		}
@@ -217,24 +240,53 @@ func (c *collector) keepGenerations(context.Context) error {
 	return nil
 }
 
+// asOneGoesBack is the generations in the order of wayBack, then the unfinished.
+func (c *collector) asOneGoesBack(published string) []*generation {
+	byName := map[string]*generation{}
+	var finished []Record
+	var unfinished []*generation
+	for _, gen := range c.generations {
+		if !gen.finished {
+			unfinished = append(unfinished, gen)
+			continue
+		}
+		gen.record.Generation = gen.name
+		byName[gen.name] = gen
+		finished = append(finished, gen.record)
+	}
+	var order []*generation
+	for _, r := range wayBack(published, finished) {
+		order = append(order, byName[r.Generation])
+	}
+	return append(order, unfinished...)
+}
+
 // nameFiles collects the state files that must stay: those of the published
 // metadata, of kept generations, and of the checkpoints of a run that may be
 // alive, which on Flink up to 1.14 and in LEGACY mode goes on naming files
 // of the pin it restored.
 func (c *collector) nameFiles(ctx context.Context) error {
-	snapshots, err := c.checkpointsOfRuns(ctx)
+	running, err := c.checkpointsOfRuns(ctx)
 	if err != nil {
 		return err
 	}
-	snapshots = append(snapshots, c.published)
 	if c.running != nil {
-		snapshots = append(snapshots, c.running)
+		running = append(running, c.running)
+	}
+	if err := c.name("a checkpoint of a job that may be alive names it", running...); err != nil {
+		return err
 	}
 	for _, gen := range c.generations {
 		if gen.keep != "" && gen.snapshot != nil {
-			snapshots = append(snapshots, gen.snapshot)
+			if err := c.name("a generation that is kept names it", gen.snapshot); err != nil {
+				return err
+			}
 		}
 	}
+	return c.name("what is published names it", c.published)
+}
+
+func (c *collector) name(why string, snapshots ...*Snapshot) error {
 	for _, s := range snapshots {
 		files, err := s.files()
 		if err != nil {
@@ -242,7 +294,7 @@ func (c *collector) nameFiles(ctx context.Context) error {
 		}
 		for _, f := range files {
 			if name, ok := f.Location.Rel(c.layout.State); ok {
-				c.named[name] = true
+				c.named[name] = why
 			}
 		}
 	}
@@ -302,6 +354,8 @@ func (c *collector) decide() {
 		switch {
 		case !entry.Delete:
 			c.report.Kept++
+		case gen.finished && !gen.proves:
+			entry.Why = "it does not restore"
 		case gen.finished:
 			entry.Why = "newer generations are enough"
 		default:
@@ -318,8 +372,8 @@ func (c *collector) decide() {
 		o := c.files[name]
 		entry := Garbage{URI: o.URI, Bytes: max(o.Size, 0)}
 		switch {
-		case c.named[name]:
-			entry.Why = "named"
+		case c.named[name] != "":
+			entry.Why = c.named[name]
 		case c.young(o.ModTime):
 			entry.Why = "younger than the grace"
 		default:
@@ -329,10 +383,15 @@ func (c *collector) decide() {
 		c.report.Files = append(c.report.Files, entry)
 	}
 	for _, o := range c.strays {
-		if c.now.Sub(o.ModTime) >= max(c.opts.Grace, collectionLife) {
-			files = append(files, o)
-			c.report.Files = append(c.report.Files, Garbage{URI: o.URI, Bytes: max(o.Size, 0), Delete: true, Why: "left behind by a chkpin that was killed"})
+		if c.opts.ID != "" && o.URI.Base() == announcementPrefix+c.opts.ID {
+			continue // our own
 		}
+		entry := Garbage{URI: o.URI, Bytes: max(o.Size, 0), Why: "of a chkpin that may be at work"}
+		if c.now.Sub(o.ModTime) >= max(c.opts.Grace, collectionLife) {
+			entry.Why, entry.Delete = "left behind by a chkpin that was killed", true
+			files = append(files, o)
+		}
+		c.report.Files = append(c.report.Files, entry)
 	}
 	c.doomed = [][]blobstore.Object{manifests, metadata, files}
 	for _, objects := range c.doomed {

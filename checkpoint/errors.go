@@ -79,6 +79,7 @@ type HeldError struct {
 	Pinned Record
 	Run    Run
 	Reason string
+	Hold   *Hold // when it is the pin that is on hold, not this run that is refused
 }
 
 func (e *HeldError) Error() string {

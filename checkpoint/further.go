@@ -20,13 +20,13 @@ func (o ResolveOptions) looksFurther() bool { return len(o.Checkpoints)+len(o.Sa
 // than the pin, and takes the newest that proves. noPin is why there is no pin,
 // nil when there is one; it stands when there is nothing else either.
 func (f *finder) lookFurther(ctx context.Context, noPin error) error {
-	_, err := f.store.Stat(ctx, f.layout.Hold)
-	if err == nil {
+	hold, _, err := standingHold(ctx, f.store, f.layout)
+	if err != nil {
+		return err
+	}
+	if hold != nil {
 		f.warn("%s is there: while the pin is on hold, nothing else counts", f.named.Hold)
 		return noPin
-	}
-	if !errors.Is(err, blobstore.ErrNotExist) {
-		return err
 	}
 	s := search{finder: f, any: f.opts.AnyLineage, floor: -1}
 	if noPin == nil {

@@ -147,7 +147,7 @@ func collect(ctx context.Context, store blobstore.Store, layout Layout, opts GCO
 
 // look finds out what is garbage now.
 func look(ctx context.Context, store blobstore.Store, layout Layout, opts GCOptions, running *Snapshot) (*collector, error) {
-	c := &collector{store: store, layout: layout, opts: opts, running: running, files: map[string]blobstore.Object{}, named: map[string]bool{}}
+	c := &collector{store: store, layout: layout, opts: opts, running: running, files: map[string]blobstore.Object{}, named: map[string]string{}}
 	for _, step := range []func(context.Context) error{c.list, c.readPin, c.readGenerations, c.keepGenerations, c.nameFiles} {
 		if err := step(ctx); err != nil {
 			return c, fmt.Errorf("%w: %w", ErrNothingCollected, err)

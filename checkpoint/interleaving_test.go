@@ -203,3 +203,103 @@ func TestTicksBesideCollections(t *testing.T) {
 		}
 	})
 }
+
+// The bad job's ticks go on while somebody rolls back. In the end the pin is
+// what it was rolled back to, and stays so until a run restored that.
+func TestARollbackBesideTicks(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		x.pinned(6, 7)
+		x.job.completes(8)
+		ticks := []*outcome{x.ticks(x.job, PinOptions{})}
+		if x.seed%2 == 0 {
+			x.job.completes(9)
+			ticks = append(ticks, x.ticks(x.job, PinOptions{}))
+		}
+		out := x.rollsBack(6, RollbackOptions{Generation: "1"})
+		return func() {
+			require.NoError(x.t, out.err)
+			for _, o := range ticks {
+				if o.err != nil && !errors.Is(o.err, ErrNewer) {
+					require.ErrorAs(x.t, o.err, new(*HeldError))
+				}
+			}
+			requireStands(x.t, x.store, x.app, "00000001-chk-6")
+			x.job.completes(10)
+			x.requireHeld(x.job)
+			requirePublished(x.t, x.store, x.app, "00000001-chk-6")
+			good := x.green(LayoutOf(x.app).Root, 6)
+			good.completes(7)
+			x.settle(good)
+			require.Nil(x.t, holdOf(x.t, x.store, x.app))
+		}
+	})
+}
+
+// The pin was rolled back, a run restored it and is about to be pinned, and just
+// then somebody rolls back further. The tick that ends the first hold does not
+// end the second.
+func TestARollbackWhileARunFulfilsTheHoldBefore(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		x.pinned(6, 7, 8)
+		_, err := Rollback(x.t.Context(), x.store, x.app, RollbackOptions{})
+		require.NoError(x.t, err)
+		green := x.green(LayoutOf(x.app).Root, 7)
+		green.completes(8)
+		x.ticks(green, PinOptions{})
+		out := x.rollsBack(6, RollbackOptions{Generation: "00000001-chk-6"})
+		return func() {
+			require.NoError(x.t, out.err)
+			requireStands(x.t, x.store, x.app, "00000001-chk-6")
+			green.completes(9)
+			x.requireHeld(green)
+			requirePublished(x.t, x.store, x.app, "00000001-chk-6")
+			x.job.completes(9)
+			x.requireHeld(x.job)
+		}
+	})
+}
+
+// Two operators roll back to different generations: both commands succeed or say
+// that they did not, and what is on hold is what is published.
+func TestTwoRollbacksAtOnce(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		x.pinned(6, 7, 8)
+		x.back = []int64{6, 7, 8}
+		a := x.rollsBack(6, RollbackOptions{Generation: "1"})
+		b := x.rollsBack(7, RollbackOptions{Generation: "2"})
+		return func() {
+			for _, o := range []*rolledBack{a, b} {
+				if o.err != nil {
+					require.ErrorIs(x.t, o.err, ErrNewer)
+				}
+			}
+			require.True(x.t, a.err == nil || b.err == nil)
+			requireStands(x.t, x.store, x.app, holdOf(x.t, x.store, x.app).Generation)
+		}
+	})
+}
+
+// A collection is about to delete the very generation that somebody goes back
+// to: either it stays and is published, or it goes and nothing is published.
+func TestARollbackBesideACollection(t *testing.T) {
+	everyInterleaving(t, func(x *race) func() {
+		x.pinned(6, 7, 8, 9)
+		x.ageOut()
+		put(x.t, x.store, LayoutOf(x.app).Root.Join("notes.txt").String(), nil) // by which a collection tells the time
+		out := x.rollsBack(6, RollbackOptions{Generation: "chk-6"})
+		collection := x.collects(GCOptions{Delete: true, Keep: 2, ID: "one"})
+		return func() {
+			if collection.err != nil {
+				require.ErrorIs(x.t, collection.err, ErrNothingCollected)
+			}
+			if out.err == nil {
+				x.job.requireRestores(x.app, 6)
+				return
+			}
+			if !errors.Is(out.err, ErrNoGeneration) && !errors.Is(out.err, ErrCollecting) {
+				require.ErrorAs(x.t, out.err, new(*DamagedError))
+			}
+			x.job.requireRestores(x.app, 9)
+		}
+	})
+}

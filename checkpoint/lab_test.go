@@ -31,6 +31,8 @@ type lab struct {
 	tag   string
 	id    int64
 	files []stateFile
+
+	back []int64 // checkpoints that a rollback takes the pin to
 }
 
 // act adds an actor. Its store waits for its turn before every call.
@@ -67,6 +69,26 @@ func (x *lab) collects(opts GCOptions) *outcome {
 	return out
 }
 
+// rollsBack adds a rollback to a generation of this checkpoint, named as
+// RollbackOptions says.
+func (x *lab) rollsBack(checkpoint int64, opts RollbackOptions) *rolledBack {
+	out := &rolledBack{}
+	x.back = append(x.back, checkpoint)
+	x.act(func(store blobstore.Store, actor int) {
+		opts.Sleep = func(context.Context, time.Duration) error {
+			x.turns.wait(actor, "sleep")
+			return nil
+		}
+		out.RolledBack, out.err = Rollback(x.t.Context(), store, x.app, opts)
+	})
+	return out
+}
+
+type rolledBack struct {
+	RolledBack
+	err error
+}
+
 // ageOut makes everything that exists older than any grace, and younger than
 // the week for which generations of previous runs stay.
 func (x *lab) ageOut() { x.clock.advance(25 * time.Hour) }
@@ -101,7 +123,8 @@ func (x *lab) run(p picker) (calls int) {
 }
 
 // look reads the pin as a starting job would: what stands at the constant path
-// restores, and is not older than what stood there before.
+// restores, and is not older than what stood there before, unless it was rolled
+// back; then it is on hold.
 func (x *lab) look() {
 	ctx, l := x.t.Context(), LayoutOf(x.app)
 	obj, err := x.store.Stat(ctx, l.Metadata)
@@ -113,7 +136,10 @@ func (x *lab) look() {
 	if obj.Tag != x.tag {
 		s, err := Load(ctx, x.store, l.Metadata, LoadOptions{})
 		require.NoError(x.t, err)
-		require.GreaterOrEqual(x.t, s.CheckpointID, x.id, "the pin went back")
+		if s.CheckpointID < x.id {
+			require.Contains(x.t, x.back, s.CheckpointID, "the pin went back")
+			require.NotNil(x.t, holdOf(x.t, x.store, x.app), "the pin was rolled back and is not held")
+		}
 		x.tag, x.id = obj.Tag, s.CheckpointID
 		x.files, err = s.files()
 		require.NoError(x.t, err)
@@ -159,4 +185,12 @@ func readRecord(t testing.TB, store blobstore.Store, l Layout) Record {
 	require.NoError(t, err)
 	require.True(t, ok, "there is no pin.json")
 	return rec
+}
+
+// holdOf is the hold that stands, nil if none does.
+func holdOf(t testing.TB, store blobstore.Store, app blobstore.URI) *Hold {
+	t.Helper()
+	h, _, err := readHold(t.Context(), store, LayoutOf(app))
+	require.NoError(t, err)
+	return h
 }

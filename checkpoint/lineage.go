@@ -22,6 +22,9 @@ type verdict struct {
 	publish  bool
 	restored *int64 // the checkpoint of this pin that the run restored, where known
 	reason   string // when held, for people
+
+	configured   bool // only the cluster's configuration says that the run restored from this pin
+	startedEmpty bool // held, and it restored nothing
 }
 
 func hold(format string, args ...any) verdict { return verdict{reason: fmt.Sprintf(format, args...)} }
@@ -59,7 +62,7 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 		return verdict{publish: true}, nil
 	}
 	if l.replaced(run) {
-		return hold("this run was replaced by one that restored from it"), nil
+		return hold("this run was replaced: the pin has gone on with, or back to, job %s", l.pinned.Run.JobID), nil
 	}
 	if restored != nil && l.layout.holds(restored.Path) {
 		return l.fromPin(restored.ID), nil
@@ -67,8 +70,10 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 	if seen != nil {
 		return l.fromPin(seen.RestoredID), nil
 	}
-	if l.pinned.isHeld(run) {
-		return hold("this run did not come from the pin when it was first seen, and was held"), nil
+	if before := l.pinned.heldBefore(run); before != nil {
+		v := hold("this run did not come from the pin when it was first seen, and was held")
+		v.startedEmpty = before.StartedEmpty
+		return v, nil
 	}
 	own := restored != nil && run.Folder != "" && within(restored.Path, run.Folder)
 	if restored != nil {
@@ -89,11 +94,32 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 	u, err := blobstore.Parse(path)
 	switch {
 	case err != nil || !l.layout.holds(u):
-		return hold("this run did not restore from the pin: it started empty"), nil
+		v := hold("this run did not restore from the pin: it started empty")
+		v.startedEmpty = restored == nil // else it failed over before it was first seen
+		return v, nil
 	case own && restored.ID <= l.pinned.Checkpoint.ID: // after checkpoint n it would count from n+1
 		return hold("this run was to restore from the pin, but it is at checkpoint %d and cannot have restored checkpoint %d", restored.ID, l.pinned.Checkpoint.ID), nil
 	}
-	return verdict{publish: true}, nil
+	return verdict{publish: true, configured: true}, nil
+}
+
+// origin says what a run started from, in the words of [Pinned.RestoredFrom],
+// and which checkpoint that was.
+func (l lineage) origin(run Run, restored *Restored) (from string, id int64) {
+	before := l.pinned.heldBefore(run)
+	switch seen := l.pinned.Seen; {
+	case restored != nil && l.layout.holds(restored.Path):
+		return RestoredPin, restored.ID
+	case seen != nil && seen.is(run):
+		return RestoredPin, seen.RestoredID
+	case restored == nil, before != nil && before.StartedEmpty:
+		return RestoredNothing, 0
+	case run.Folder != "" && within(restored.Path, run.Folder):
+		return RestoredOwn, restored.ID
+	case l.ancestor(restored.Path) != "":
+		return RestoredLineage, restored.ID
+	}
+	return RestoredElsewhere, restored.ID
 }
 
 // fromPin judges a run that restored checkpoint id from this pin.

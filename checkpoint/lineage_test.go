@@ -380,9 +380,9 @@ func TestAHold(t *testing.T) {
 	green := next(l.Root.String(), 5)
 	green.completes(6)
 	require.Equal(t, ResultWouldPin, green.pins(app, PinOptions{DryRun: true}).Result)
-	require.True(t, exists(t, job.store, l.Hold))
+	require.NotNil(t, holdOf(t, job.store, app))
 	require.Equal(t, ResultPinned, green.pins(app, PinOptions{}).Result)
-	require.False(t, exists(t, job.store, l.Hold))
+	require.Nil(t, holdOf(t, job.store, app))
 
 	// One without an end is for everybody.
 	put(t, job.store, l.Hold.String(), []byte(`{"layout": 1}`))

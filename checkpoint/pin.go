@@ -32,6 +32,12 @@ type Observation struct {
 	Run      Run // Folder may be empty
 	Latest   *Latest
 	Restored *Restored // nil when the run started empty, or nobody knows
+
+	// Starting: the JobManager cannot tell yet what the run restores. Of a job that
+	// initializes or waits for resources its statistics are empty, also when it is
+	// going to restore (ArchivedExecutionGraph.createSparseArchivedExecutionGraph,
+	// AdaptiveScheduler.getArchivedExecutionGraph; 1.20.5, 2.3.0).
+	Starting bool
 }
 
 // Latest is the newest completed checkpoint, or savepoint, of a job.
@@ -81,6 +87,15 @@ const (
 	ResultWouldPin  = "would-pin" // DryRun
 )
 
+// What a run started from, [Pinned.RestoredFrom].
+const (
+	RestoredPin       = "pin"       // this pin or a generation of it
+	RestoredLineage   = "lineage"   // a checkpoint or savepoint of a run that is pinned, or was
+	RestoredOwn       = "own"       // its own checkpoint after a failure; what it started from nobody saw
+	RestoredElsewhere = "elsewhere" // something that chkpin knows nothing of
+	RestoredNothing   = "nothing"   // it started empty
+)
+
 // Pinned is the outcome of [Pin], and what is known of it when Pin fails.
 type Pinned struct {
 	Result       string
@@ -94,6 +109,17 @@ type Pinned struct {
 	BytesCopied  int64
 	Restorable   bool // last-state/_metadata exists and was proved when it was published
 	Warnings     []string
+
+	// RestoredFrom and RestoredID say what the run started from: RestoredPin and
+	// the like, "" when the job or the pin was not seen, and the checkpoint's
+	// number, 0 when that is not known. What pin.json remembers counts more than
+	// what the JobManager says after a failover.
+	RestoredFrom string
+	RestoredID   int64
+
+	// StartedEmpty is an alarm: the run restored nothing although state is pinned,
+	// as after a deployment that forgot --fromSavepoint. The run is held.
+	StartedEmpty bool
 }
 
 // tries bounds how often a tick starts again because others changed what it was
@@ -118,7 +144,8 @@ var (
 //   - nil with ResultPinned, ResultUnchanged, ResultSkipped or ResultWouldPin.
 //   - [ErrNoCheckpoint], [ErrNotAddressable]: nothing to pin.
 //   - *[DamagedError]: the checkpoint could not be proved.
-//   - *[HeldError]: the run does not descend from what is pinned.
+//   - *[HeldError]: the run does not descend from what is pinned, or the pin is on
+//     hold; see [Hold] for what ends that.
 //   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrCollecting], [ErrDeadline].
 //   - errors of the job and the store, unchanged.
 //
@@ -250,6 +277,10 @@ func (t *tick) once(ctx context.Context) error {
 		return err
 	}
 	t.report(cur)
+	if t.obs.Starting {
+		return fmt.Errorf("%w of job %s, which is only starting", ErrNoCheckpoint, t.obs.Run.JobID)
+	}
+	t.pinned.RestoredFrom, t.pinned.RestoredID = lineage{layout: t.named, pinned: cur.record}.origin(t.obs.Run, t.obs.Restored)
 	if t.isPinned(cur) {
 		t.pinned.Result = ResultUnchanged
 		return nil
@@ -262,18 +293,18 @@ func (t *tick) once(ctx context.Context) error {
 		return fmt.Errorf("%w of job %s", ErrNoCheckpoint, t.obs.Run.JobID)
 	}
 	if !v.publish && !t.opts.AcceptLineage {
-		return &HeldError{cur.record, t.obs.Run, v.reason}
+		return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: v.reason}
 	}
 	if result, err := t.compare(cur); result != "" || err != nil {
 		t.pinned.Result = result
 		return err
 	}
-	source, held, err := t.loadSource(ctx)
+	source, hold, holdFile, err := t.loadSource(ctx)
 	if err != nil {
 		return err
 	}
-	if held != nil && (v.restored == nil || *v.restored != held.CheckpointID) {
-		return &HeldError{cur.record, t.obs.Run, held.explain()}
+	if hold.keeps(t.obs.Run, v.restored) {
+		return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: hold.explain(), Hold: hold}
 	}
 	if err := t.checkForeign(cur, source); err != nil {
 		return err
@@ -281,11 +312,7 @@ func (t *tick) once(ctx context.Context) error {
 	if err := t.publish(ctx, cur, source); err != nil || t.opts.DryRun {
 		return err
 	}
-	if held != nil {
-		if err := t.store.Delete(ctx, t.layout.Hold); err != nil {
-			t.warn("published, but the hold is still there: %v", err)
-		}
-	}
+	t.endHold(ctx, hold, holdFile)
 	return nil
 }
 
@@ -313,6 +340,10 @@ func (t *tick) judge(ctx context.Context, cur *published) (verdict, error) {
 	if err != nil {
 		return v, err
 	}
+	if v.configured {
+		t.pinned.RestoredFrom, t.pinned.RestoredID = RestoredPin, 0
+	}
+	t.pinned.StartedEmpty = v.startedEmpty && !t.opts.AcceptLineage
 	return v, t.remember(ctx, cur, v, l.replaced(t.obs.Run))
 }
 
@@ -400,9 +431,11 @@ func (t *tick) remember(ctx context.Context, cur *published, v verdict, replaced
 	known := true
 	if v.restored != nil && (rec.Seen == nil || !rec.Seen.covers(run)) {
 		rec.Seen, known = &Seen{Run: run, RestoredID: *v.restored}, false
+		t.opts.Logger.Info("a run restored from the pin", "job", run.JobID, "checkpoint", *v.restored, "pinned", rec.Checkpoint.ID)
 	}
 	refused := !v.publish && !replaced && !t.opts.AcceptLineage
 	if refused && !slices.ContainsFunc(rec.Held, func(h Run) bool { return h.covers(run) }) {
+		run.StartedEmpty = v.startedEmpty
 		rec, known = rec.withHeld(run), false
 	}
 	if known {
@@ -413,7 +446,7 @@ func (t *tick) remember(ctx context.Context, cur *published, v verdict, replaced
 }
 
 // loadSource reads the source's metadata and whether the pin is on hold.
-func (t *tick) loadSource(ctx context.Context) (source *Snapshot, held *Hold, err error) {
+func (t *tick) loadSource(ctx context.Context) (source *Snapshot, hold *Hold, holdFile *blobstore.Object, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		source, err = Load(ctx, t.store, t.obs.Latest.Path, LoadOptions{t.opts.Relocations})
@@ -423,28 +456,17 @@ func (t *tick) loadSource(ctx context.Context) (source *Snapshot, held *Hold, er
 		}
 		return err
 	})
-	g.Go(func() error {
-		var h Hold
-		_, ok, err := readJSON(ctx, t.store, t.layout.Hold, &h)
-		if ok {
-			held = &h
-		}
+	g.Go(func() (err error) {
+		hold, holdFile, err = standingHold(ctx, t.store, t.layout)
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if source.CheckpointID != t.obs.Latest.ID {
-		return nil, nil, &DamagedError{URI: source.URI.String(), Err: fmt.Errorf("it is checkpoint %d, the JobManager says %d", source.CheckpointID, t.obs.Latest.ID)}
+		return nil, nil, nil, &DamagedError{URI: source.URI.String(), Err: fmt.Errorf("it is checkpoint %d, the JobManager says %d", source.CheckpointID, t.obs.Latest.ID)}
 	}
-	return source, held, nil
-}
-
-func (h *Hold) explain() string {
-	if h.Reason == "" {
-		return "the pin is on hold"
-	}
-	return "the pin is on hold: " + h.Reason
+	return source, hold, holdFile, nil
 }
 
 // checkForeign guards a metadata file at the constant path that no chkpin wrote,
@@ -459,5 +481,5 @@ func (t *tick) checkForeign(cur published, source *Snapshot) error {
 		t.warn("replacing %s, checkpoint %d, which chkpin did not write", t.named.Metadata, cur.foreign.CheckpointID)
 		return nil
 	}
-	return &HeldError{cur.record, t.obs.Run, fmt.Sprintf("%s holds checkpoint %d, which chkpin did not write and this run has not reached", t.named.Metadata, cur.foreign.CheckpointID)}
+	return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: fmt.Sprintf("%s holds checkpoint %d, which chkpin did not write and this run has not reached", t.named.Metadata, cur.foreign.CheckpointID)}
 }

@@ -55,7 +55,7 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 		return err
 	}
 	rec := t.describe(source, gen, data, report).succeeds(cur.record)
-	rec.Generations = cur.record.Generations + 1
+	rec.Parent, rec.Generations = cur.record.Generation, cur.record.Generations+1
 	if _, err := putBytes(ctx, t.store, t.layout.generation(gen).Join(recordName), rec.encode(), blobstore.PutOptions{}); err != nil {
 		return err
 	}
@@ -140,6 +140,7 @@ func (t *tick) newHistory(ctx context.Context) error {
 	case ok && e.Run.is(t.obs.Run):
 		return nil
 	case t.obs.Restored == nil && !t.opts.AcceptLineage:
+		t.pinned.StartedEmpty = true
 		return &HeldError{Run: t.obs.Run, Reason: fmt.Sprintf("state was pinned at %s once and none is left, and this run started empty", t.named.App)}
 	}
 	t.warn("state was pinned at %s once and none is left; a new history begins", t.named.App)
@@ -150,7 +151,7 @@ func (t *tick) newHistory(ctx context.Context) error {
 // pointing into the pin. The bytes depend on the source and the generation's
 // name only, so a tick that was killed here leaves what its successor writes.
 func (t *tick) putGeneration(ctx context.Context, cur published, source *Snapshot, proved []stateFile) (string, []byte, error) {
-	first := sequenceOf(cur.record.Generation) + 1
+	first := cur.record.next()
 	for seq := first; seq < first+maxSequenceTries; seq++ {
 		gen := nameGeneration(seq, source.CheckpointID)
 		data, err := t.rewrite(source, gen)

@@ -1,10 +1,8 @@
 package checkpoint
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -147,9 +145,8 @@ func findGeneration(ctx context.Context, store blobstore.Store, l Layout, digest
 }
 
 // newestProvable finds the generation to use when last-state/_metadata cannot
-// be: the one that the record says is published, then the newest that proves.
-// Newer than published are those that a rollback left behind. It is nil when no
-// generation proves.
+// be: the one that the record says is published, or else the first that proves
+// on the way back from it. It is nil when no generation proves.
 func newestProvable(ctx context.Context, store blobstore.Store, l Layout, published string, rs Relocations) (*Record, *Snapshot, error) {
 	return findProvable(ctx, store, l, published, rs, func(string, error) {})
 }
@@ -157,24 +154,14 @@ func newestProvable(ctx context.Context, store blobstore.Store, l Layout, publis
 // findProvable is newestProvable that tells of every finished generation which
 // does not prove.
 func findProvable(ctx context.Context, store blobstore.Store, l Layout, published string, rs Relocations, refused func(generation string, why error)) (*Record, *Snapshot, error) {
-	names, err := generationNames(ctx, store, l)
+	all, err := readManifests(ctx, store, l)
 	if err != nil {
 		return nil, nil, err
 	}
-	if i := slices.Index(names, published); i > 0 {
-		names = slices.Concat([]string{published}, slices.Delete(names, i, i+1))
-	}
-	for _, name := range names {
-		r, ok, err := readManifest(ctx, store, l.generation(name))
-		if err != nil {
-			return nil, nil, err
-		}
-		if !ok {
-			continue
-		}
-		s, err := prove(ctx, store, l.generation(name).Join(MetadataName), rs)
+	for _, r := range wayBack(published, all) {
+		s, err := prove(ctx, store, l.generation(r.Generation).Join(MetadataName), rs)
 		if damaged := (*DamagedError)(nil); errors.As(err, &damaged) || errors.Is(err, blobstore.ErrNotExist) {
-			refused(name, err)
+			refused(r.Generation, err)
 			continue
 		}
 		return &r, s, err
@@ -232,27 +219,4 @@ func prove(ctx context.Context, store blobstore.Store, at blobstore.URI, rs Relo
 		return nil, err
 	}
 	return s, report.Err(s.URI)
-}
-
-// generationNames lists the generations, finished or not, newest first.
-func generationNames(ctx context.Context, store blobstore.Store, l Layout) ([]string, error) {
-	var names []string
-	for o, err := range store.List(ctx, l.Generations, blobstore.ListOptions{Shallow: true}) {
-		if err != nil {
-			return nil, err
-		}
-		if o.Dir && sequenceOf(o.URI.Base()) > 0 {
-			names = append(names, o.URI.Base())
-		}
-	}
-	sortGenerations(names)
-	return names, nil
-}
-
-func sortGenerations(names []string) {
-	slices.SortFunc(names, func(a, b string) int {
-		aSeq, aID := splitGeneration(a)
-		bSeq, bID := splitGeneration(b)
-		return cmp.Or(cmp.Compare(bSeq, aSeq), cmp.Compare(bID, aID))
-	})
 }

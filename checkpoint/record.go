@@ -100,6 +100,10 @@ type Run struct {
 
 	// Folder is <checkpoints.dir>/<job id>, "" when no checkpoint told it yet.
 	Folder string `json:"folder,omitempty"`
+
+	// StartedEmpty: it had restored nothing when it was first refused. Only
+	// [Record.Held] knows; after a failover the JobManager tells otherwise.
+	StartedEmpty bool `json:"startedEmpty,omitempty"`
 }
 
 // StartTime is Started as a time, in UTC.
@@ -115,6 +119,7 @@ func (r Run) covers(s Run) bool { return r.is(s) && (s.Folder == "" || s.Folder 
 type Record struct {
 	Layout     int              `json:"layout"`
 	Generation string           `json:"generation"`
+	Parent     string           `json:"parent,omitempty"` // the generation that was published when this one was made
 	Metadata   MetadataRecord   `json:"metadata"`
 	Checkpoint CheckpointRecord `json:"checkpoint"`
 	Run        Run              `json:"run"`
@@ -130,6 +135,10 @@ type Record struct {
 	// checkpoint of their own to restore from, and hides that they started
 	// empty.
 	Held []Run `json:"held,omitempty"`
+
+	// Highest is the number of the newest generation, where a rollback has
+	// published one with a lower number; new ones are numbered after it.
+	Highest int64 `json:"highest,omitempty"`
 
 	Files       int   `json:"files"`       // state files the generation names
 	Bytes       int64 `json:"bytes"`       // of the byte ranges in them
@@ -157,15 +166,6 @@ type CheckpointRecord struct {
 type Seen struct {
 	Run
 	RestoredID int64 `json:"restoredId"` // the checkpoint it restored
-}
-
-// Hold is the content of hold.json: while it is there, nothing is published
-// except from a run that restored the held checkpoint.
-type Hold struct {
-	Layout       int    `json:"layout"`
-	Generation   string `json:"generation,omitempty"`
-	CheckpointID int64  `json:"checkpointId,omitempty"`
-	Reason       string `json:"reason,omitempty"`
 }
 
 // existed is the content of chkpin.json.
@@ -211,9 +211,12 @@ func (r Record) withHeld(run Run) Record {
 	return r
 }
 
-// isHeld reports whether a run was refused before.
-func (r Record) isHeld(run Run) bool {
-	return slices.ContainsFunc(r.Held, run.is)
+// heldBefore is what is remembered of a run that was refused, nil if it was not.
+func (r Record) heldBefore(run Run) *Run {
+	if i := slices.IndexFunc(r.Held, run.is); i >= 0 {
+		return &r.Held[i]
+	}
+	return nil
 }
 
 // succeeds adds to r, whose run is the one pinned now, what the record before it
@@ -222,8 +225,17 @@ func (r Record) succeeds(before Record) Record {
 	if before.Generation == "" {
 		return r
 	}
+	r.Highest = max(before.Highest, sequenceOf(before.Generation))
+	back := r.Highest > sequenceOf(r.Generation)
+	if !back {
+		r.Highest = 0
+	}
+	runs := slices.Concat(r.Previous, []Run{before.Run}, before.Previous)
+	if back { // by now r knows less than what it is rolled back from
+		runs = slices.Concat([]Run{before.Run}, before.Previous, r.Previous)
+	}
 	known := []Run{r.Run}
-	for _, run := range slices.Concat(r.Previous, []Run{before.Run}, before.Previous) {
+	for _, run := range runs {
 		if !slices.ContainsFunc(known, run.is) {
 			known = append(known, run)
 		}
@@ -234,11 +246,16 @@ func (r Record) succeeds(before Record) Record {
 		r.Run.Folder = cmp.Or(r.Run.Folder, before.Run.Folder) // a savepoint does not tell it
 		return r
 	}
-	// With a constant job id, refused runs wrote where this one writes; now that it
-	// is accepted, so is its folder.
-	r.Held = slices.DeleteFunc(slices.Clone(r.Held), func(h Run) bool { return h.JobID == r.Run.JobID })
+	if !back {
+		// With a constant job id, refused runs wrote where this one writes; now that it
+		// is accepted, so is its folder.
+		r.Held = slices.DeleteFunc(slices.Clone(r.Held), func(h Run) bool { return h.JobID == r.Run.JobID })
+	}
 	return r
 }
+
+// next is the number that a new generation gets.
+func (r Record) next() int64 { return max(sequenceOf(r.Generation), r.Highest) + 1 }
 
 // waiting is the run that restored from the pin and has nothing pinned yet.
 func (r Record) waiting() *Seen {

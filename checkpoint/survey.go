@@ -61,8 +61,6 @@ type SurveyOptions struct {
 func TakeSurvey(ctx context.Context, store blobstore.Store, app blobstore.URI, opts SurveyOptions) (Survey, error) {
 	var s Survey
 	l := LayoutOf(opts.Relocations.Apply(app))
-	var found Hold
-	var held bool
 	g, gctx := errgroup.WithContext(ctx)
 	look := func(do func()) { g.Go(func() error { do(); return gctx.Err() }) }
 	look(func() {
@@ -71,14 +69,14 @@ func TakeSurvey(ctx context.Context, store blobstore.Store, app blobstore.URI, o
 	})
 	look(func() { s.Pin, s.Report, s.PinErr = examine(gctx, store, l.Metadata, opts.Relocations) })
 	look(func() { _, _, s.RecordErr = readJSON(gctx, store, l.Record, &s.Record) })
-	look(func() { _, held, s.HoldErr = readJSON(gctx, store, l.Hold, &found) })
+	look(func() { s.Hold, _, s.HoldErr = readHold(gctx, store, l) })
 	look(func() { s.Generations, s.GenerationsErr = surveyGenerations(gctx, store, l, opts.Relocations) })
 	look(func() { s.Collections, s.CollectionsErr = collections(gctx, store, l) })
 	if err := g.Wait(); err != nil {
 		return s, err
 	}
-	if held || s.HoldErr != nil { // a hold that cannot be read holds, too
-		s.Hold = &found
+	if s.HoldErr != nil { // a hold that cannot be read holds, too
+		s.Hold = &Hold{Reason: s.HoldErr.Error()}
 	}
 	if s.Pin != nil {
 		digest := digestOf(s.Pin.Bytes())

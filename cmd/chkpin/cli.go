@@ -34,21 +34,25 @@ type cli struct {
 	storeFlags `group:"Reaching S3:"`
 	azureFlags `group:"Reaching Azure:"`
 
-	Pin     pinCommand     `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
-	Watch   watchCommand   `cmd:"" help:"Pin again and again, with metrics: pin's tick in a loop."`
-	Stop    stopCommand    `cmd:"" help:"Stop the job with a savepoint and pin that."`
-	Resolve resolveCommand `cmd:"" help:"Prove the pin and print the arguments to start from it."`
-	Exec    execCommand    `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
-	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
+	Pin   pinCommand   `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
+	Watch watchCommand `cmd:"" help:"Pin again and again, with metrics: pin's tick in a loop."`
+	Stop  stopCommand  `cmd:"" help:"Stop the job with a savepoint and pin that."`
+
+	Resolve  resolveCommand  `cmd:"" help:"Prove the pin and print the arguments to start from it."`
+	Exec     execCommand     `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
+	Rollback rollbackCommand `cmd:"" help:"Publish an earlier generation and hold it; or end that hold."`
+
 	List    listCommand    `cmd:"" help:"List checkpoints, savepoints and generations, and whether each restores."`
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
+	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
 	Diff    diffCommand    `cmd:"" help:"Compare the operators of two checkpoints: does a job start from that state?"`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
 	Doctor  doctorCommand  `cmd:"" help:"Find what is wrong with the pin, the store, the JobManager and the manifest."`
-	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
-	Version versionCommand `cmd:"" help:"Print the version."`
 
 	Transition transitionCommand `cmd:"" help:"Wait until a deployment or job is in a state, then change another's: a scheduler's step."`
+
+	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
+	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
 // command is what every kong command is here.

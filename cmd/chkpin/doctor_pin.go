@@ -100,11 +100,11 @@ func formatIsKnown(p *patient) []finding {
 func pinIsNotOnHold(p *patient) []finding {
 	s := p.pin
 	if s.HoldErr != nil {
-		return doubt("while it is there and cannot be read, nothing is published; delete it to end the hold", "%v", s.HoldErr)
+		return doubt("while it is there and cannot be read, nothing is published; chkpin rollback --release ends the hold", "%v", s.HoldErr)
 	}
 	if h := s.Hold; h != nil {
 		reason := strings.TrimSuffix(": "+h.Reason, ": ")
-		return doubt("restart the job with what chkpin resolve prints; deleting last-state/hold.json ends the hold, too",
+		return doubt("restart the job with what chkpin resolve prints; chkpin rollback --release ends the hold, too",
 			"the pin is on hold%s; ticks exit 7", reason)
 	}
 	return nil

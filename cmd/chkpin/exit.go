@@ -84,9 +84,12 @@ var verdicts = []verdict{
 	{nothing, is(errNothingListed), "is the URI right? Without --job and --restorable everything is listed"},
 	{damaged, as[*damagedListing], "chkpin verify URI names the files; --restorable leaves these lines out"},
 	{damaged, is(checkpoint.ErrPinGone), "find a checkpoint or savepoint that chkpin verify calls restorable; do not start without state by accident"},
-	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage; " +
-		"a hold ends when last-state/hold.json is deleted"},
+	{held, onHold, "restart the job with what chkpin resolve prints: the hold ends when that run is pinned; " +
+		"chkpin rollback --release <app> gives the pin back to the job that runs"},
+	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage"},
 	{failed, as[*savepointError], ""},
+	{nothing, is(checkpoint.ErrNoGeneration), "name one of these, by its full name, its number or chk-N"},
+	{misused, is(checkpoint.ErrSeveralGenerations), "name one of these by its full name"},
 	{refused, is(checkpoint.ErrNewer), "another chkpin may be at work; the next tick settles it"},
 	{refused, is(checkpoint.ErrCollecting), "the next tick settles it"},
 	{refused, is(checkpoint.ErrTooLarge), "raise --max-bytes, or make checkpoints incremental"},
@@ -110,6 +113,12 @@ var verdicts = []verdict{
 func writing(err error) bool {
 	e, ok := errors.AsType[*blobstore.Error](err)
 	return ok && (e.Op == "put" || e.Op == "copy" || e.Op == "delete")
+}
+
+// onHold: the pin is held, whatever the run.
+func onHold(err error) bool {
+	e, ok := errors.AsType[*checkpoint.HeldError](err)
+	return ok && e.Hold != nil
 }
 
 func verdictOf(ctx context.Context, err error) verdict {

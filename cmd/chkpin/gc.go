@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/chkpin/chkpin/checkpoint"
 )
@@ -77,7 +79,18 @@ func garbage(list []checkpoint.Garbage) (out []gcGarbage) {
 	return out
 }
 
-// describe names every generation, and of the files only those that go.
+// Help is what kong prints after the summary.
+func (c *gcCommand) Help() string {
+	return `Says of every generation and state file below last-state/ why it stays or goes. Nothing is deleted without --yes,
+and never what chkpin did not make.
+
+    chkpin gc s3://bucket/app             # what would go, and why the rest stays
+    chkpin gc s3://bucket/app --yes
+    chkpin gc s3://bucket/app --keep 10 --output json`
+}
+
+// describe names every generation and every file that goes; the files that stay
+// it counts by reason.
 func (r gcResult) describe(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, g := range r.Generations {
@@ -89,6 +102,16 @@ func (r gcResult) describe(w io.Writer) {
 		}
 	}
 	t.Flush()
+	for _, why := range r.reasonsToStay() {
+		files, bytes := 0, int64(0)
+		for _, f := range r.Files {
+			if !f.Delete && f.Why == why {
+				files, bytes = files+1, bytes+f.Bytes
+			}
+		}
+		fmt.Fprintf(t, "keep\t%s, %s\t%s\n", english.Plural(files, "file", ""), humanize.IBytes(uint64(bytes)), why)
+	}
+	t.Flush()
 	size := humanize.IBytes(uint64(r.Bytes))
 	switch {
 	case r.Deleted == 0:
@@ -98,6 +121,18 @@ func (r gcResult) describe(w io.Writer) {
 	default:
 		fmt.Fprintf(w, "deleted %d objects, %s\n", r.Deleted, size)
 	}
+}
+
+// reasonsToStay lists, sorted, why files stay.
+func (r gcResult) reasonsToStay() []string {
+	var reasons []string
+	for _, f := range r.Files {
+		if !f.Delete {
+			reasons = append(reasons, f.Why)
+		}
+	}
+	slices.Sort(reasons)
+	return slices.Compact(reasons)
 }
 
 func keepOrDelete(g gcGarbage) string {

@@ -79,6 +79,7 @@ func (r restJob) Observe(ctx context.Context) (checkpoint.Observation, error) {
 		return obs, err
 	}
 	obs.Run = checkpoint.Run{JobID: job.ID, JobName: job.Name, Started: job.Start.UnixMilli()}
+	obs.Starting = job.State == flinkrest.Initializing || job.State == flinkrest.Created
 	stats, err := r.client.Checkpoints(ctx, job.ID)
 	if errors.Is(err, flinkrest.ErrNotFound) {
 		if _, err := r.choose(ctx); err != nil {

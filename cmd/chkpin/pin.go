@@ -87,6 +87,9 @@ type pinResult struct {
 	BytesCopied  int64    `json:"bytesCopied"`
 	Restorable   bool     `json:"restorable"`
 	Warnings     []string `json:"warnings"`
+	RestoredFrom string   `json:"restoredFrom"`
+	RestoredID   int64    `json:"restoredId"`
+	StartedEmpty bool     `json:"startedEmpty"`
 	JobName      string   `json:"jobName,omitempty"` // with --all
 }
 
@@ -94,6 +97,16 @@ func resultOf(p checkpoint.Pinned) pinResult {
 	return pinResult{
 		Result: p.Result, Generation: p.Generation, JobID: p.JobID, CheckpointID: p.CheckpointID, Source: p.Source,
 		Copied: p.Copied, Reused: p.Reused, BytesCopied: p.BytesCopied, Restorable: p.Restorable, Warnings: p.Warnings,
+		RestoredFrom: p.RestoredFrom, RestoredID: p.RestoredID, StartedEmpty: p.StartedEmpty,
+	}
+}
+
+// alarm tells of what needs a person now. What held the run says the error; it
+// is not one where there is no checkpoint yet, or --tolerate covers it.
+func (e *environment) alarm(p checkpoint.Pinned) {
+	if p.StartedEmpty {
+		e.log.Error("the job started empty although state is pinned: was it deployed without what chkpin resolve prints?",
+			"job", p.JobID, "pinned", p.Generation)
 	}
 }
 

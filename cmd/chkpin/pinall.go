@@ -88,6 +88,7 @@ func worst(ctx context.Context, failures []error) error {
 // summary prints what became of one job and returns the error, unless it is
 // tolerated.
 func (c *pinCommand) summary(ctx context.Context, env *environment, p checkpoint.Pinned, err error, name ...string) error {
+	env.alarm(p)
 	if err != nil {
 		p.Result = verdictOf(ctx, err).result
 		if c.tolerates(err) {

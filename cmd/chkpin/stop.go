@@ -56,6 +56,7 @@ func (e *savepointError) Hint() string {
 // printed whatever comes out, as by pin.
 func (c *stopCommand) Run(ctx context.Context, env *environment) error {
 	p, err := c.stopAndPin(ctx, env)
+	env.alarm(p)
 	if err != nil {
 		p.Result = verdictOf(ctx, err).result
 	}

@@ -120,6 +120,7 @@ func (w *watch) log(p checkpoint.Pinned, v verdict, err error) {
 	default:
 		w.env.log.Info(p.Result, append(attrs, "copied", p.Copied, "reused", p.Reused, "bytes", p.BytesCopied)...)
 	}
+	w.env.alarm(p)
 	for _, text := range p.Warnings {
 		w.env.log.Warn(text)
 	}

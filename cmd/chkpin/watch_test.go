@@ -106,7 +106,7 @@ func TestWatchTellsTheLifeOfAPin(t *testing.T) {
 	w.ticks()
 	status, _ = w.get("/readyz")
 	assert.Equal(t, 200, status)
-	w.has(`chkpin_ticks_total{result="pinned"} 1`, "chkpin_pinned_checkpoint_id 6", "chkpin_restorable 1", "chkpin_held 0",
+	w.has(`chkpin_ticks_total{result="pinned"} 1`, "chkpin_pinned_checkpoint_id 6", "chkpin_restorable 1", "chkpin_held 0", "chkpin_started_empty 0",
 		"chkpin_lag_checkpoints 0", "chkpin_copied_files_total 10", "chkpin_tick_duration_seconds_count 1")
 
 	w.ticks()
@@ -122,7 +122,7 @@ func TestWatchTellsTheLifeOfAPin(t *testing.T) {
 	require.NoError(t, err)
 	w.serves.Store(empty)
 	w.ticks()
-	w.has(`chkpin_ticks_total{result="held"} 1`, "chkpin_held 1", "chkpin_pinned_checkpoint_id 6", "chkpin_restorable 1")
+	w.has(`chkpin_ticks_total{result="held"} 1`, "chkpin_held 1", "chkpin_started_empty 1", "chkpin_pinned_checkpoint_id 6", "chkpin_restorable 1")
 }
 
 func TestWatchIsUnhealthyWhenItHangs(t *testing.T) {

@@ -101,6 +101,7 @@ var stories = []struct {
 	{"PinOutlivesItsCheckpoint", pinOutlivesItsCheckpoint, func(cell) bool { return true }},
 	{"StopPinsItsSavepoint", stopPinsItsSavepoint, func(c cell) bool { return c.on("rocksdb", volume) }},
 	{"ResolvedFormsRestore", resolvedFormsRestore, func(c cell) bool { return c.on("rocksdb", volume) }},
+	{"RollbackStartsYesterday", rollbackStartsYesterday, func(c cell) bool { return c.backend == "rocksdb" }},
 	{"TicksBearStaleStatistics", ticksBearStaleStatistics, func(c cell) bool { return c.on("hashmap", volume) }},
 	{"TransitionMakesWay", transitionMakesWay, func(c cell) bool { return c.on("hashmap", volume) && c.release == "1.20.5" }}, // not in CI
 }

@@ -308,6 +308,9 @@ type pinned struct {
 	Source       string `json:"source"`
 	Copied       int    `json:"copied"`
 	Restorable   bool   `json:"restorable"`
+	RestoredFrom string `json:"restoredFrom"`
+	RestoredID   int64  `json:"restoredId"`
+	StartedEmpty bool   `json:"startedEmpty"`
 }
 
 // pin runs chkpin pin against the cluster.
