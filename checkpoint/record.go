@@ -57,6 +57,9 @@ func (l Layout) spelledLike(u blobstore.URI) Layout { return LayoutOf(l.App.Spel
 
 func (l Layout) generation(name string) blobstore.URI { return l.Generations.Join(name) }
 
+// merged is a folder that holds nothing; see [Snapshot.moved].
+func (l Layout) merged(generation string) blobstore.URI { return l.generation(generation).Join("merged") }
+
 // stateName is where the bytes of a source file go, by the identity of the
 // source alone: ticks find what earlier ticks copied, and listings of the
 // folder split evenly by first digit.

@@ -1,9 +1,11 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,74 +61,104 @@ func (t *tick) plan(files []stateFile, named map[string]bool) ([]*stateFile, err
 	return copies, nil
 }
 
-// transfer copies, and proves by one listing that every file the checkpoint
-// names is in the pin, at its size: what was copied and what is reused. No copy
-// is taken at its word, because a collection of garbage may have deleted what
-// stood there before. A file to reuse that is not there whole (it was damaged,
-// or is a merged file that has grown) is copied after all.
+// transfer copies, and proves that every file the checkpoint names is in the
+// pin, at its size: what was copied and what is reused.
 func (t *tick) transfer(ctx context.Context, files []stateFile, copies []*stateFile) (Report, error) {
+	d := &delivery{
+		store: t.store, state: t.layout.State, source: t.obs.Latest.Path.Join(MetadataName),
+		nameOf: func(f stateFile) string { return stateName(f.URI) },
+	}
+	report, more, err := d.deliver(ctx, files, copies, nil)
+	for _, f := range more {
+		t.pinned.Copied, t.pinned.Reused, t.pinned.BytesCopied = t.pinned.Copied+1, t.pinned.Reused-1, t.pinned.BytesCopied+f.need
+	}
+	return report, err
+}
+
+// delivery brings the files of a checkpoint into a folder of state files.
+type delivery struct {
+	store    blobstore.Store
+	state    blobstore.URI          // the folder
+	source   blobstore.URI          // the metadata file that names the files, for errors
+	nameOf   func(stateFile) string // in the folder
+	parallel int                    // copies at once; 0 means inFlight
+	arrived  func(stateFile)        // after each copy, by several goroutines at once; may be nil
+}
+
+// deliver copies, and proves by one listing that every file is in the folder, at
+// its size. No copy is taken at its word, because a collection of garbage may
+// have deleted what stood there before; claimed are names that are relied on like
+// copies though they stood there. A file to reuse that is not there whole (it was
+// damaged, or is a merged file that has grown) is copied after all; those are
+// more.
+func (d *delivery) deliver(ctx context.Context, files []stateFile, copies []*stateFile, claimed map[string]bool) (report Report, more []*stateFile, err error) {
 	if len(files) == 0 {
-		return Report{}, nil
+		return Report{}, nil, nil
+	}
+	relied := maps.Clone(claimed)
+	if relied == nil {
+		relied = map[string]bool{}
 	}
 	copied := map[string]bool{}
 	for {
-		if err := t.copyAll(ctx, copies); err != nil {
-			return Report{}, err
+		if err := d.copyAll(ctx, copies); err != nil {
+			return Report{}, more, err
 		}
 		for _, f := range copies {
-			copied[stateName(f.URI)] = true
+			copied[d.nameOf(*f)], relied[d.nameOf(*f)] = true, true
 		}
-		listed, err := t.listState(ctx)
+		listed, err := d.list(ctx)
 		if err != nil {
-			return Report{}, err
+			return Report{}, more, err
 		}
-		threatened, err := t.threatened(ctx, listed, copied)
+		threatened, err := d.threatened(ctx, listed, relied)
 		if err != nil {
-			return Report{}, err
+			return Report{}, more, err
 		}
 		if threatened {
-			return Report{}, ErrCollecting
+			return Report{}, more, ErrCollecting
 		}
 		copies = nil
 		for i := range files {
 			f := &files[i]
-			name := stateName(f.URI)
+			name := d.nameOf(*f)
 			if o, ok := listed[name]; !copied[name] && !(ok && f.fits(o.Size)) {
 				copies = append(copies, f)
-				t.pinned.Copied, t.pinned.Reused, t.pinned.BytesCopied = t.pinned.Copied+1, t.pinned.Reused-1, t.pinned.BytesCopied+f.need
 			}
 		}
 		if len(copies) == 0 {
-			return t.prove(files, listed)
+			report, err = d.prove(files, listed)
+			return report, more, err
 		}
+		more = append(more, copies...)
 	}
 }
 
-func (t *tick) prove(files []stateFile, listed map[string]blobstore.Object) (Report, error) {
+func (d *delivery) prove(files []stateFile, listed map[string]blobstore.Object) (Report, error) {
 	report := check(files, func(f stateFile) (int64, bool) {
-		o, ok := listed[stateName(f.URI)]
+		o, ok := listed[d.nameOf(f)]
 		return o.Size, ok
 	})
-	err := report.Err(t.obs.Latest.Path.Join(MetadataName))
+	err := report.Err(d.source)
 	if len(report.Missing) > 0 {
 		err = fmt.Errorf("%w: %w", errTaken, err)
 	}
 	return report, err
 }
 
-func (t *tick) copyAll(ctx context.Context, copies []*stateFile) error {
+func (d *delivery) copyAll(ctx context.Context, copies []*stateFile) error {
 	var mu sync.Mutex
 	var missing []string
 	g, gctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
-	for range min(inFlight, len(copies)) { // goroutines that stay, since an SDK's calls grow large stacks
+	for range min(cmp.Or(d.parallel, inFlight), len(copies)) { // goroutines that stay, since an SDK's calls grow large stacks
 		g.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(copies)); i = next.Add(1) - 1 {
 				if err := context.Cause(gctx); err != nil {
 					return err
 				}
 				f := copies[i]
-				_, err := t.store.Copy(gctx, t.layout.State.Join(stateName(f.URI)), f.Location)
+				_, err := d.store.Copy(gctx, d.state.Join(d.nameOf(*f)), f.Location)
 				switch {
 				case errors.Is(err, blobstore.ErrNotExist):
 					mu.Lock()
@@ -134,6 +166,8 @@ func (t *tick) copyAll(ctx context.Context, copies []*stateFile) error {
 					mu.Unlock()
 				case err != nil:
 					return err
+				case d.arrived != nil:
+					d.arrived(*f)
 				}
 			}
 			return nil
@@ -144,16 +178,15 @@ func (t *tick) copyAll(ctx context.Context, copies []*stateFile) error {
 	}
 	if len(missing) > 0 {
 		slices.Sort(missing)
-		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: t.pinned.Source + "/" + MetadataName, Missing: missing})
+		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: d.source.String(), Missing: missing})
 	}
 	return nil
 }
 
-// listState lists the state files, and the announcements of collections, by
-// name.
-func (t *tick) listState(ctx context.Context) (map[string]blobstore.Object, error) {
+// list lists the state files, and the announcements of collections, by name.
+func (d *delivery) list(ctx context.Context) (map[string]blobstore.Object, error) {
 	files := map[string]blobstore.Object{}
-	for o, err := range t.store.List(ctx, t.layout.State, blobstore.ListOptions{Shallow: true, Spread: true}) {
+	for o, err := range d.store.List(ctx, d.state, blobstore.ListOptions{Shallow: true, Spread: true}) {
 		if err != nil {
 			return nil, err
 		}
