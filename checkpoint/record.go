@@ -21,6 +21,9 @@ import (
 // an old chkpin never meddles with what a newer one made.
 const layoutVersion = 1
 
+// stateFolder is the name of the folder of state files, of a pin as of a copy.
+const stateFolder = "state"
+
 // recordName is the name of the record of the pin and of each generation.
 const recordName = "pin.json"
 
@@ -47,7 +50,7 @@ func LayoutOf(app blobstore.URI) Layout {
 		Record:      root.Join(recordName),
 		Hold:        root.Join("hold.json"),
 		Generations: root.Join("generations"),
-		State:       root.Join("state"),
+		State:       root.Join(stateFolder),
 		Existed:     app.Join("chkpin.json"),
 	}
 }
@@ -58,7 +61,9 @@ func (l Layout) spelledLike(u blobstore.URI) Layout { return LayoutOf(l.App.Spel
 func (l Layout) generation(name string) blobstore.URI { return l.Generations.Join(name) }
 
 // merged is a folder that holds nothing; see [Snapshot.moved].
-func (l Layout) merged(generation string) blobstore.URI { return l.generation(generation).Join("merged") }
+func (l Layout) merged(generation string) blobstore.URI {
+	return l.generation(generation).Join("merged")
+}
 
 // stateName is where the bytes of a source file go, by the identity of the
 // source alone: ticks find what earlier ticks copied, and listings of the
@@ -131,10 +136,19 @@ type Record struct {
 	// empty.
 	Held []Run `json:"held,omitempty"`
 
+	// Origin says of what this is a copy, as long as no tick has worked on it.
+	Origin *Origin `json:"origin,omitempty"`
+
 	Files       int   `json:"files"`       // state files the generation names
 	Bytes       int64 `json:"bytes"`       // of the byte ranges in them
 	Proved      int   `json:"proved"`      // files whose size was seen before publishing
 	Generations int   `json:"generations"` // kept at that time; tells a tick when to collect garbage
+}
+
+// Origin is the pin that another is a copy of.
+type Origin struct {
+	App    string `json:"app"`
+	SHA256 string `json:"sha256"` // of the metadata file that was copied
 }
 
 // MetadataRecord tells one metadata file from another.
@@ -219,6 +233,7 @@ func (r Record) isHeld(run Run) bool {
 // succeeds adds to r, whose run is the one pinned now, what the record before it
 // knew of the lineage.
 func (r Record) succeeds(before Record) Record {
+	r.Origin = nil
 	if before.Generation == "" {
 		return r
 	}

@@ -39,6 +39,7 @@ type cli struct {
 	Exec    execCommand    `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
 	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
+	Copy    copyCommand    `cmd:"" help:"Copy a checkpoint, a savepoint or a whole pin to another place."`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
 	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
 	Version versionCommand `cmd:"" help:"Print the version."`
