@@ -66,13 +66,23 @@ func (m Mux) Copy(ctx context.Context, dst, src URI) (Object, error) {
 	return obj, nil
 }
 
+// streamTries is how often a source is read from its beginning when reading it
+// breaks off.
+const streamTries = 3
+
 func (m Mux) stream(ctx context.Context, dst, src URI) (Object, error) {
-	r, _, err := m.Open(ctx, src)
-	if err != nil {
-		return Object{}, err
+	for try := 1; ; try++ {
+		r, from, err := m.Open(ctx, src)
+		if err != nil {
+			return Object{}, err
+		}
+		s := &source{ReadCloser: r, uri: src, size: from.Size}
+		obj, err := m.Put(ctx, dst, s.body(), PutOptions{})
+		r.Close()
+		if err == nil || !s.broke.Load() || ctx.Err() != nil || try == streamTries {
+			return obj, err
+		}
 	}
-	defer r.Close()
-	return m.Put(ctx, dst, r, PutOptions{})
 }
 
 // Delete implements [Store].

@@ -28,7 +28,7 @@ var arrows = map[string]struct {
 	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
 	"cmd/chkpin/flinkconf": {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
 	"cmd/chkpin": {"blobstore blobstore/s3store checkpoint checkpoint/metadata flinkrest cmd/chkpin/flinkconf",
-		"github.com/aws/ go.yaml.in/yaml/ github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/", "the binary holds no test helpers and no samples"},
+		"github.com/aws/ go.yaml.in/yaml/ github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/ github.com/schollz/progressbar/ github.com/mitchellh/colorstring github.com/rivo/uniseg golang.org/x/term", "the binary holds no test helpers and no samples"},
 }
 
 // helpers serve tests and demonstrations. They may use everything; nothing in

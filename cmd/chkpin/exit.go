@@ -31,7 +31,7 @@ var (
 	nothing     = outcome{3, "nothing", "nothing there: no job, no checkpoint that could be pinned, no pin"}
 	damaged     = outcome{4, "damaged", "damaged, dangling, or of a format this chkpin does not know"}
 	ambiguous   = outcome{5, "ambiguous", "several jobs could be meant"}
-	refused     = outcome{6, "refused", "refused: the pin is newer, the destination is occupied, --max-age, --max-bytes"}
+	refused     = outcome{6, "refused", "refused: newer pin, occupied destination, --max-age, --max-bytes"}
 	held        = outcome{7, "held", "held: the job does not descend from the pin, or the pin is on hold"}
 	unreachable = outcome{8, "unreachable", "JobManager unreachable or answering errors"}
 	denied      = outcome{9, "denied", "storage denied or unreachable"}
