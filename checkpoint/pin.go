@@ -63,6 +63,13 @@ type PinOptions struct {
 	// renamed, and is held. Zero means that there are none.
 	Siblings blobstore.URI
 
+	// Replicas are folders, as app is one, that are to hold copies of what is
+	// published. They are brought up to date after the tick, in half of its Timeout
+	// at most; what becomes of them changes nothing else. A run that restored what
+	// is published from one of them has restored from the pin.
+	Replicas    []blobstore.URI
+	ReplicaKeep int // as Keep, for each replica
+
 	// DryRun writes nothing.
 	DryRun bool
 
@@ -94,6 +101,7 @@ type Pinned struct {
 	BytesCopied  int64
 	Restorable   bool // last-state/_metadata exists and was proved when it was published
 	Warnings     []string
+	Replicas     []Replica // in the order of PinOptions.Replicas; nil when nobody looked at them
 }
 
 // tries bounds how often a tick starts again because others changed what it was
@@ -119,7 +127,7 @@ var (
 //   - [ErrNoCheckpoint], [ErrNotAddressable]: nothing to pin.
 //   - *[DamagedError]: the checkpoint could not be proved.
 //   - *[HeldError]: the run does not descend from what is pinned.
-//   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrCollecting], [ErrDeadline].
+//   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrNested], [ErrCollecting], [ErrDeadline].
 //   - errors of the job and the store, unchanged.
 //
 // Whatever the error, and wherever the process is killed, the pin that was
@@ -137,8 +145,14 @@ func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job,
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	for _, r := range opts.Replicas {
+		if r.Within(app) || app.Within(r) {
+			return Pinned{}, fmt.Errorf("%w: the replica %s and the pin %s", ErrNested, r, app)
+		}
+	}
 	t := tick{store: store, named: LayoutOf(app), layout: LayoutOf(opts.Relocations.Apply(app)), job: job, opts: opts}
 	err := t.run(ctx)
+	t.replicate(ctx, timeout)
 	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) && !errors.Is(err, ErrDeadline) {
 		err = fmt.Errorf("%w: %w", ErrDeadline, err)
 	}
@@ -164,8 +178,9 @@ type tick struct {
 	job    Job
 	opts   PinOptions
 
-	obs    Observation
-	pinned Pinned
+	obs     Observation
+	current published // what is pinned, as far as is known
+	pinned  Pinned
 }
 
 func (t *tick) warn(format string, args ...any) {
@@ -291,6 +306,7 @@ func (t *tick) once(ctx context.Context) error {
 
 // report says what is pinned now.
 func (t *tick) report(cur published) {
+	t.current = cur
 	t.pinned.Generation, t.pinned.Published = cur.record.Generation, cur.record.Checkpoint
 	t.pinned.Restorable = cur.whole()
 }
@@ -308,7 +324,11 @@ func (t *tick) judge(ctx context.Context, cur *published) (verdict, error) {
 	if cur.foreign != nil && pinned.Generation != "" {
 		pinned.Checkpoint.ID = cur.foreign.CheckpointID // what a run that restored the constant path has
 	}
-	l := lineage{t.named, t.opts.Siblings, pinned, func() (string, error) { return t.job.RestorePath(ctx) }}
+	l := lineage{
+		layout: t.named, siblings: t.opts.Siblings, replicas: t.opts.Replicas, pinned: pinned,
+		configured: func() (string, error) { return t.job.RestorePath(ctx) },
+		replicaHas: func(app blobstore.URI) (bool, error) { return t.replicaHas(ctx, app, pinned) },
+	}
 	v, err := l.judge(t.obs.Run, t.obs.Restored)
 	if err != nil {
 		return v, err
@@ -359,8 +379,10 @@ func (t *tick) completeRun(ctx context.Context) error {
 	if obs.Run.Folder == "" {
 		obs.Run.Folder = folderOf(*obs)
 	}
-	if obs.Run.Folder != "" && within(t.named.App, obs.Run.Folder) {
-		return fmt.Errorf("%w: %s is below %s", ErrInsideJob, t.named.App, obs.Run.Folder)
+	for _, app := range append([]blobstore.URI{t.named.App}, t.opts.Replicas...) {
+		if obs.Run.Folder != "" && within(app, obs.Run.Folder) {
+			return fmt.Errorf("%w: %s is below %s", ErrInsideJob, app, obs.Run.Folder)
+		}
 	}
 	return nil
 }

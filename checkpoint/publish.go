@@ -67,7 +67,8 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	t.pinned.Result, t.pinned.Generation, t.pinned.Restorable = ResultPinned, gen, true
 	t.pinned.Published = rec.Checkpoint
 	rec.Metadata.Tag = obj.Tag
-	cur.record = rec
+	cur.object, cur.foreign, cur.damaged, cur.record = &obj, nil, false, rec
+	t.current = cur
 	if err := t.putRecord(ctx, &cur); err != nil {
 		t.warn("published, but not described: %v; the next tick mends it", err)
 		return nil

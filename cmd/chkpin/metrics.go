@@ -20,6 +20,7 @@ type metrics struct {
 	lag         prometheus.Gauge
 	restorable  prometheus.Gauge
 	held        prometheus.Gauge
+	behind      prometheus.Gauge
 	copied      prometheus.Counter
 	reused      prometheus.Counter
 	bytes       prometheus.Counter
@@ -47,11 +48,12 @@ func newMetrics() *metrics {
 		lag:         gauge("lag_checkpoints", "How many checkpoints the job is ahead of the pin."),
 		restorable:  gauge("restorable", "1 if the pin is there and was proved when it was published."),
 		held:        gauge("held", "1 if the last tick was held: the job does not descend from the pin, or the pin is on hold."),
+		behind:      gauge("replicas_behind", "How many of --replica do not have what is pinned."),
 		copied:      counter("copied_files_total", "State files copied."),
 		reused:      counter("reused_files_total", "State files that an earlier tick had copied."),
 		bytes:       counter("copied_bytes_total", "Bytes of the copied files."),
 	}
-	m.registry.MustRegister(m.ticks, m.duration, m.lastSuccess, m.pinnedID, m.pinnedAt, m.lag, m.restorable, m.held, m.copied, m.reused, m.bytes)
+	m.registry.MustRegister(m.ticks, m.duration, m.lastSuccess, m.pinnedID, m.pinnedAt, m.lag, m.restorable, m.held, m.behind, m.copied, m.reused, m.bytes)
 	return m
 }
 
@@ -65,6 +67,15 @@ func (m *metrics) observe(p checkpoint.Pinned, v verdict, took time.Duration) {
 	m.ticks.WithLabelValues(result).Inc()
 	m.duration.Observe(took.Seconds())
 	m.held.Set(number(v.result == held.result))
+	late := 0
+	for _, r := range p.Replicas {
+		if r.Err != nil {
+			late++
+		}
+	}
+	if p.Replicas != nil {
+		m.behind.Set(float64(late))
+	}
 	if p.Result == checkpoint.ResultPinned {
 		m.copied.Add(float64(p.Copied))
 		m.reused.Add(float64(p.Reused))
