@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -82,11 +83,16 @@ func (c *pinCopy) once(ctx context.Context) error {
 		store: c.store, state: c.to.State, source: c.named.Metadata, parallel: c.opts.Parallel,
 		nameOf: func(f stateFile) string { return c.stateName(f.URI) },
 	}
+	named, err := c.namedThere(ctx)
+	if err != nil {
+		return err
+	}
 	l, err := d.inspect(ctx, files)
 	if err != nil {
 		return err
 	}
 	l.report(&c.copied)
+	maps.DeleteFunc(l.claimed, func(name string, _ bool) bool { return named[name] })
 	c.copied.Warnings = append(c.copied.Warnings, Warnings(c.source.snapshot)...)
 	if c.opts.DryRun {
 		c.copied.Result = ResultWouldCopy
@@ -140,6 +146,18 @@ func (c *pinCopy) readDestination(ctx context.Context) error {
 	there, err := t.lookAtPin(ctx)
 	c.there = there
 	return err
+}
+
+// namedThere is [tick.namedByPin] of the destination.
+func (c *pinCopy) namedThere(ctx context.Context) (map[string]bool, error) {
+	if c.there.object == nil {
+		return nil, nil
+	}
+	named, err := namedBy(ctx, c.store, c.target.Metadata, c.to.State, c.there.object.Tag, c.opts.Relocations)
+	if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
+		return nil, nil // to be replaced
+	}
+	return named, err
 }
 
 // readSource reads what is published, its history, and what goes with it.

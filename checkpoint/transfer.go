@@ -18,23 +18,26 @@ import (
 // namedByPin returns the names of the state files that the published metadata
 // names, which nobody deletes while it is published.
 func (t *tick) namedByPin(ctx context.Context, cur published, files []stateFile) (map[string]bool, error) {
-	named := map[string]bool{}
 	if len(files) == 0 || !cur.whole() {
-		return named, nil
+		return nil, nil
 	}
-	s, err := load(ctx, t.store, t.named.Metadata, t.opts.Relocations)
-	if errors.Is(err, blobstore.ErrNotExist) {
+	return namedBy(ctx, t.store, t.named.Metadata, t.layout.State, cur.object.Tag, t.opts.Relocations)
+}
+
+// namedBy returns the names that the metadata file at u names in a folder of
+// state files; errOvertaken when it is not the one with this tag.
+func namedBy(ctx context.Context, store blobstore.Store, u, state blobstore.URI, tag string, rs Relocations) (map[string]bool, error) {
+	s, err := load(ctx, store, u, rs)
+	if errors.Is(err, blobstore.ErrNotExist) || err == nil && s.Object.Tag != tag {
 		return nil, errOvertaken
 	}
 	if err != nil {
 		return nil, err
 	}
-	if s.Object.Tag != cur.object.Tag {
-		return nil, errOvertaken
-	}
-	pinned, err := s.files()
-	for _, f := range pinned {
-		if name, ok := f.Location.Rel(t.layout.State); ok {
+	named := map[string]bool{}
+	files, err := s.files()
+	for _, f := range files {
+		if name, ok := f.Location.Rel(state); ok {
 			named[name] = true
 		}
 	}

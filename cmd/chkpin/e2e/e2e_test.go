@@ -90,6 +90,7 @@ var stories = []struct {
 	{"FlinkRestoresItsOwnCheckpoint", flinkRestoresItsOwnCheckpoint, func(cell) bool { return true }},
 	{"PinOutlivesItsCheckpoint", pinOutlivesItsCheckpoint, func(cell) bool { return true }},
 	{"StopPinsItsSavepoint", stopPinsItsSavepoint, func(c cell) bool { return c.on("rocksdb", volume) }},
+	{"PinMovesToS3", pinMovesTo(s3Hadoop), func(c cell) bool { return c.on("rocksdb", volume) }},
 	{"TicksBearStaleStatistics", ticksBearStaleStatistics, func(c cell) bool { return c.on("hashmap", volume) }},
 }
 
