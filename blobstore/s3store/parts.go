@@ -55,7 +55,7 @@ func (p *parts) next(ctx context.Context) (*part, error) {
 		return &part{io.NewSectionReader(p.at, p.offset-n, n), n, func() {}}, nil
 	}
 	if p.over {
-		return &part{release: func() {}}, nil
+		return &part{bytes.NewReader(nil), 0, func() {}}, nil
 	}
 	want := p.each
 	if p.size >= 0 {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -273,6 +275,44 @@ func TestStreamedPut(t *testing.T) {
 	now, err := store.Stat(t.Context(), u)
 	require.NoError(t, err)
 	assert.Equal(t, obj.Tag, now.Tag, "the old object stays")
+}
+
+// A body that can be read anywhere, such as a file, is sent from where it is, in
+// parts when it is large, and each with its checksum.
+func TestPutOfALargeFile(t *testing.T) {
+	t.Parallel()
+	server := servers.FakeS3(t, "bucket")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.UploadPartSize = 64 << 10
+	store := s3store.New(config)
+	body := make([]byte, 1200<<10)
+	_, err := rand.Read(body)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "large")
+	require.NoError(t, os.WriteFile(path, body, 0o666))
+	mux := blobstore.Mux{blobstore.FamilyFile: blobstore.NewFile(), blobstore.FamilyS3: store}
+	u := blobstore.MustParse("s3://bucket/large")
+	obj, err := mux.Copy(t.Context(), u, blobstore.MustParse("file://"+path))
+	require.NoError(t, err)
+	assert.EqualValues(t, len(body), obj.Size)
+	assert.True(t, string(body) == read(t, store, u))
+	var parts int
+	for _, r := range proxy.Requests() {
+		if r.Query.Has("partNumber") {
+			parts++
+			assert.Regexp(t, "^[0-9a-f]{64}$", r.Header.Get("X-Amz-Content-Sha256"))
+		}
+	}
+	assert.Equal(t, 3, parts)
+
+	there, err := store.Stat(t.Context(), u) // gofakes3 has answered another tag than it keeps
+	require.NoError(t, err)
+	_, err = store.Put(t.Context(), u, bytes.NewReader(body), blobstore.PutOptions{IfTag: there.Tag})
+	require.NoError(t, err)
+	for _, r := range proxy.Requests() {
+		assert.False(t, r.Query.Has("uploads"), "a condition on an upload in parts is unknown to many services")
+	}
 }
 
 type errorReader struct{ err error }

@@ -4,8 +4,8 @@
 //	go run ./cmd/chkpin/bench build/chkpin
 //
 // A tick is measured beside a script around the AWS CLI (script.sh), the first
-// pin of many files beside "s5cmd cp" of the same files, the start beside the
-// least program with the same SDK (package bare). All speak to versitygw on the
+// pin of many files beside "s5cmd cp" of the same files, copies between a volume
+// and S3 beside "rclone copy", the start beside the least program with the same SDK (package bare). All speak to versitygw on the
 // loopback; what is compared runs in turn, and each figure is a median. Requests
 // are counted by a proxy, and steps with a latency added, so that requests sent
 // at once are seen as such. RSS is that of the largest process.
