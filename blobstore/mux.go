@@ -77,12 +77,20 @@ func (m Mux) stream(ctx context.Context, dst, src URI) (Object, error) {
 			return Object{}, err
 		}
 		s := &source{ReadCloser: r, uri: src, size: from.Size}
-		obj, err := m.Put(ctx, dst, s.body(), PutOptions{})
+		obj, err := m.put(ctx, dst, s.body())
 		r.Close()
 		if err == nil || !s.broke.Load() || ctx.Err() != nil || try == streamTries {
 			return obj, err
 		}
 	}
+}
+
+// put takes in a copy, which may become durable later than what is Put.
+func (m Mux) put(ctx context.Context, dst URI, body io.Reader) (Object, error) {
+	if f, ok := m[dst.Family()].(*File); ok {
+		return f.takeIn(ctx, dst, body)
+	}
+	return m.Put(ctx, dst, body, PutOptions{})
 }
 
 // Delete implements [Store].

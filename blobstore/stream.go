@@ -1,7 +1,10 @@
 package blobstore
 
 import (
+	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 )
 
@@ -60,4 +63,23 @@ type sourceAt struct {
 func (s *sourceAt) ReadAt(p []byte, off int64) (int, error) {
 	n, err := s.at.ReadAt(p, off)
 	return n, s.check(err, off+int64(n))
+}
+
+// takeIn makes dst of what is read from another store. Its name is durable with
+// the next Put, as that of a Copy.
+func (f *File) takeIn(ctx context.Context, dst URI, body io.Reader) (Object, error) {
+	temp, err := writeAside(ctx, dst, body)
+	if err != nil {
+		return Object{}, fileError("put", dst, err)
+	}
+	defer os.Remove(temp) // if it has not got its name
+	info, err := os.Stat(temp)
+	if err == nil {
+		err = os.Rename(temp, dst.Path())
+	}
+	if err != nil {
+		return Object{}, fileError("put", dst, err)
+	}
+	f.syncLater(filepath.Dir(dst.Path()))
+	return object(dst, info), nil
 }

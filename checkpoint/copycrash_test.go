@@ -129,3 +129,46 @@ func (w *witness) look() {
 	require.GreaterOrEqual(w.t, s.CheckpointID, w.id, "the copy went back")
 	w.tag, w.id = obj.Tag, s.CheckpointID
 }
+
+// While a pin is copied, its job is pinned again and what is older is collected,
+// at every call. The copy is of one instant, or of none, and the next one is of
+// the last.
+func TestThePinMovesOnUnderTheCopy(t *testing.T) {
+	recorded := hashmap.thin(t)
+	for k, calls := 1, math.MaxInt; k <= calls; k++ {
+		job := startFlinkOf(t, twoClouds(), hashmap, recorded, "s3://lake/flink")
+		for _, id := range []int64{4, 5} {
+			job.completes(id)
+			job.pins(primary, PinOptions{})
+		}
+		w := &witness{flink: job, path: LayoutOf(backup).Metadata}
+		n := 0
+		_, err := Copy(t.Context(), hook(job.store, func(_ string, _ blobstore.URI, do func() error) error {
+			if n++; n == k {
+				for id := int64(6); id < 9; id++ {
+					job.completes(id)
+					job.pins(primary, PinOptions{})
+				}
+				_, err := GC(t.Context(), job.store, primary, GCOptions{Keep: 2, Delete: true, Now: epoch.Add(25 * time.Hour)})
+				require.NoError(t, err)
+			}
+			err := do()
+			w.look()
+			return err
+		}), primary, backup, CopyOptions{Sleep: noSleep})
+		require.NoError(t, err, "call %d", k)
+		if k == 1 {
+			calls = n
+		}
+		if n >= k {
+			require.Contains(t, []int64{5, 8}, w.id)
+		}
+		if n < k { // the copy was over
+			break
+		}
+		job.copies(primary.String(), backup.String())
+		w.look()
+		require.EqualValues(t, 8, w.id, "call %d", k)
+		require.Equal(t, job.state[8], stateOf(t, job.store, w.path))
+	}
+}

@@ -66,6 +66,11 @@ func (c *pinCopy) once(ctx context.Context) error {
 	}
 	c.copied.CheckpointID = c.source.snapshot.CheckpointID
 	files, err := c.readGenerations(ctx)
+	if damaged := (*DamagedError)(nil); errors.As(err, &damaged) { // or collected meanwhile
+		if moved := c.stillPublished(ctx, c.source.snapshot); moved != nil {
+			return moved
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -176,7 +181,10 @@ func (c *pinCopy) readSource(ctx context.Context) error {
 	if _, _, err = readJSON(ctx, c.store, c.from.Record, &s.record); err != nil && !errors.Is(err, errNoRecord) {
 		return err
 	}
-	if s.record.Metadata.SHA256 != s.digest { // a tick was killed between the two
+	if s.record.Metadata.SHA256 != s.digest { // a tick was killed between the two, or is at work
+		if err := c.stillPublished(ctx, s.snapshot); err != nil {
+			return err
+		}
 		found, err := findGeneration(ctx, c.store, c.from, s.digest)
 		if err != nil {
 			return err
@@ -188,6 +196,15 @@ func (c *pinCopy) readSource(ctx context.Context) error {
 	}
 	c.source = s
 	c.source.hold, err = c.readIfThere(ctx, c.from.Hold)
+	return err
+}
+
+// stillPublished is errOvertaken when the source has moved on since it was read.
+func (c *pinCopy) stillPublished(ctx context.Context, read *Snapshot) error {
+	now, err := c.store.Stat(ctx, c.from.Metadata)
+	if errors.Is(err, blobstore.ErrNotExist) || err == nil && now.Tag != read.Object.Tag {
+		return errOvertaken
+	}
 	return err
 }
 

@@ -277,6 +277,29 @@ func TestStreamedPut(t *testing.T) {
 	assert.Equal(t, obj.Tag, now.Tag, "the old object stays")
 }
 
+// An object that breaks off while it is copied to a volume is read again, some
+// times, and never half a copy.
+func TestCopyToAVolumeThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	mux := blobstore.Mux{blobstore.FamilyFile: blobstore.NewFile(), blobstore.FamilyS3: store}
+	body := strings.Repeat("0123456789abcdef", 10_000)
+	_, err := put(t, store, root.Join("a"), body, blobstore.PutOptions{})
+	require.NoError(t, err)
+	target := blobstore.MustParse("file://" + t.TempDir()).Join("a")
+
+	proxy.Inject(3, faults.Method("GET"), faults.CutAfter(1000))
+	_, err = mux.Copy(t.Context(), target, root.Join("a"))
+	require.ErrorContains(t, err, "read s3://bucket/app/a: ")
+	_, err = mux.Stat(t.Context(), target)
+	require.ErrorIs(t, err, blobstore.ErrNotExist)
+
+	proxy.Inject(2, faults.Method("GET"), faults.CutAfter(1000))
+	_, err = mux.Copy(t.Context(), target, root.Join("a"))
+	require.NoError(t, err)
+	assert.True(t, body == read(t, mux, target))
+}
+
 // A body that can be read anywhere, such as a file, is sent from where it is, in
 // parts when it is large, and each with its checksum.
 func TestPutOfALargeFile(t *testing.T) {

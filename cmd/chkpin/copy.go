@@ -45,7 +45,6 @@ type copyResult struct {
 
 // Run prints the result whatever comes out, as pin does.
 func (c *copyCommand) Run(ctx context.Context, env *environment) error {
-	keepHeapSmall()
 	p := env.progress()
 	copied, err := checkpoint.Copy(ctx, env.store, c.Source, c.Destination.URI, checkpoint.CopyOptions{
 		Parallel: c.Parallel, DryRun: c.DryRun, Progress: p.tell, Relocations: env.relocations, Logger: env.log,
