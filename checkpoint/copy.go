@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -216,13 +215,25 @@ func (c *copier) snapshot(ctx context.Context, s *Snapshot) error {
 		return err
 	}
 	spelled := c.to.SpelledLike(s.spelling())
-	data, err := s.moved(spelled.Join(stateFolder), spelled.Join("merged"), stateName)
+	moved := func() ([]byte, error) {
+		return s.moved(spelled.Join(stateFolder), spelled.Join("merged"), stateName)
+	}
+	data, err := moved()
 	if err != nil {
 		return err
 	}
+	digest := digestOf(data)
+	data = nil // not to be kept for hours
 	at := c.opts.Relocations.Apply(c.to)
-	there, err := c.lookAt(ctx, at, data)
+	there, err := c.lookAt(ctx, at, digest)
 	if err != nil {
+		return err
+	}
+	report, err := verify(ctx, c.store, files) // rather now than after hours
+	if err != nil {
+		return err
+	}
+	if err := report.Err(s.URI); err != nil {
 		return err
 	}
 	d := &delivery{
@@ -234,19 +245,15 @@ func (c *copier) snapshot(ctx context.Context, s *Snapshot) error {
 		return err
 	}
 	l.report(&c.copied)
-	report, err := Verify(ctx, c.store, s) // rather now than after hours
-	if err != nil {
-		return err
-	}
-	if err := report.Err(s.URI); err != nil {
-		return err
-	}
 	if c.opts.DryRun {
 		c.copied.Result = ResultWouldCopy
 		c.copied.Requests = 5 + l.requests() // metadata and folder of the source, both sides of the destination, publishing
 		return nil
 	}
 	if err := l.bring(ctx, c.opts.Progress); err != nil {
+		return err
+	}
+	if data, err = moved(); err != nil {
 		return err
 	}
 	if err := checkMoved(c.copied.Path, data, d.state, l.names, c.opts.Relocations); err != nil {
@@ -264,7 +271,7 @@ func (c *copier) snapshot(ctx context.Context, s *Snapshot) error {
 	}
 	_, err = putBytes(ctx, c.store, at.Join(MetadataName), data, blobstore.PutOptions{IfAbsent: true})
 	if errors.Is(err, blobstore.ErrPrecondition) { // another copy, or this one, its answer lost
-		there, err = c.lookAt(ctx, at, data)
+		there, err = c.lookAt(ctx, at, digest)
 		if err == nil && !there {
 			err = errOvertaken
 		}
@@ -272,15 +279,15 @@ func (c *copier) snapshot(ctx context.Context, s *Snapshot) error {
 	return err
 }
 
-// lookAt reports whether this very copy stands at the destination. What else may
-// stand there is ErrOccupied.
-func (c *copier) lookAt(ctx context.Context, at blobstore.URI, data []byte) (bool, error) {
+// lookAt reports whether the copy with this digest stands at the destination.
+// What else may stand there is ErrOccupied.
+func (c *copier) lookAt(ctx context.Context, at blobstore.URI, digest string) (bool, error) {
 	there, _, err := blobstore.ReadAll(ctx, c.store, at.Join(MetadataName), maxMetadata)
 	switch {
 	case errors.Is(err, blobstore.ErrNotExist):
 	case err != nil:
 		return false, err
-	case !bytes.Equal(there, data):
+	case digestOf(there) != digest:
 		return false, fmt.Errorf("%w: %s is not a copy of %s", ErrOccupied, c.to.Join(MetadataName), c.from)
 	default:
 		return true, nil
@@ -329,7 +336,7 @@ func (d *delivery) inspect(ctx context.Context, files []stateFile) (*cargo, erro
 	}
 	for i := range files {
 		f := &files[i]
-		name := d.nameOf(*f)
+		name := d.name(f)
 		l.names[name] = true
 		if o, ok := there[name]; ok && f.fits(o.Size) {
 			l.claimed[name] = true

@@ -81,7 +81,9 @@ func (c *pinCopy) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.admit(ctx, published); err != nil {
+	digest := digestOf(published)
+	published = nil // not to be kept for hours
+	if err := c.admit(ctx, digest); err != nil {
 		return err
 	}
 	d := &delivery{
@@ -118,6 +120,9 @@ func (c *pinCopy) once(ctx context.Context) error {
 	// A collection at the destination that began before these generations stood
 	// there may be about to delete what was reused.
 	if err := l.confirm(ctx); err != nil {
+		return err
+	}
+	if published, err = c.moved(c.source.snapshot, c.source.record.Generation); err != nil {
 		return err
 	}
 	return c.publish(ctx, published)
@@ -330,9 +335,9 @@ func (s *fileSet) add(files []stateFile) {
 }
 
 // admit decides whether what stands at the destination may give way: nothing, an
-// earlier copy of this pin, or what is left of one. published is what is about
-// to be written.
-func (c *pinCopy) admit(ctx context.Context, published []byte) error {
+// earlier copy of this pin, or what is left of one. digest is that of the
+// metadata that is about to be written.
+func (c *pinCopy) admit(ctx context.Context, digest string) error {
 	occupied := fmt.Errorf("%w: the pin at %s is not a copy of %s", ErrOccupied, c.target.App, c.named.App)
 	if c.there.object == nil {
 		return c.admitWithoutPin(ctx, occupied)
@@ -346,7 +351,7 @@ func (c *pinCopy) admit(ctx context.Context, published []byte) error {
 		return errOvertaken
 	case err != nil:
 		return err
-	case bytes.Equal(data, published):
+	case digestOf(data) == digest:
 	case c.there.described() && obj.Tag == c.there.object.Tag:
 		return occupied // and its record says whose it is
 	default: // pin.json was not written, or by a tick that mended it

@@ -88,6 +88,14 @@ type delivery struct {
 	arrived  func(stateFile)        // after each copy, by several goroutines at once; may be nil
 }
 
+// name is nameOf, which takes time, once for each file.
+func (d *delivery) name(f *stateFile) string {
+	if f.name == "" {
+		f.name = d.nameOf(*f)
+	}
+	return f.name
+}
+
 // deliver copies, and proves by one listing that every file is in the folder, at
 // its size. No copy is taken at its word, because a collection of garbage may
 // have deleted what stood there before; claimed are names that are relied on like
@@ -108,7 +116,7 @@ func (d *delivery) deliver(ctx context.Context, files []stateFile, copies []*sta
 			return Report{}, more, err
 		}
 		for _, f := range copies {
-			copied[d.nameOf(*f)], relied[d.nameOf(*f)] = true, true
+			copied[d.name(f)], relied[d.name(f)] = true, true
 		}
 		listed, err := d.list(ctx)
 		if err != nil {
@@ -124,7 +132,7 @@ func (d *delivery) deliver(ctx context.Context, files []stateFile, copies []*sta
 		copies = nil
 		for i := range files {
 			f := &files[i]
-			name := d.nameOf(*f)
+			name := d.name(f)
 			if o, ok := listed[name]; !copied[name] && !(ok && f.fits(o.Size)) {
 				copies = append(copies, f)
 			}
@@ -139,7 +147,7 @@ func (d *delivery) deliver(ctx context.Context, files []stateFile, copies []*sta
 
 func (d *delivery) prove(files []stateFile, listed map[string]blobstore.Object) (Report, error) {
 	report := check(files, func(f stateFile) (int64, bool) {
-		o, ok := listed[d.nameOf(f)]
+		o, ok := listed[d.name(&f)]
 		return o.Size, ok
 	})
 	err := report.Err(d.source)
@@ -161,7 +169,7 @@ func (d *delivery) copyAll(ctx context.Context, copies []*stateFile) error {
 					return err
 				}
 				f := copies[i]
-				_, err := d.store.Copy(gctx, d.state.Join(d.nameOf(*f)), f.Location)
+				_, err := d.store.Copy(gctx, d.state.Join(d.name(f)), f.Location)
 				switch {
 				case errors.Is(err, blobstore.ErrNotExist):
 					mu.Lock()

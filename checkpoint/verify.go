@@ -41,6 +41,10 @@ func Verify(ctx context.Context, store blobstore.Store, s *Snapshot) (Report, er
 	if err != nil {
 		return Report{}, err
 	}
+	return verify(ctx, store, files)
+}
+
+func verify(ctx context.Context, store blobstore.Store, files []stateFile) (Report, error) {
 	sizes, err := sizesOf(ctx, store, files)
 	if err != nil {
 		return Report{}, err
@@ -59,6 +63,8 @@ type stateFile struct {
 	exact    bool  // and not more
 	known    bool  // some handle said a size
 	bytes    int64 // sum of the distinct ranges named in it
+
+	name string // that a delivery gives it; "" before
 }
 
 // fits reports whether a file of this size has every range. size -1 is a store
@@ -132,10 +138,10 @@ const fewFiles = 4
 // sizesOf looks at where the files are, folder by folder, and returns the sizes
 // of those that exist by the identity of their location.
 func sizesOf(ctx context.Context, store blobstore.Store, files []stateFile) (map[string]int64, error) {
-	folders := map[string][]stateFile{}
-	for _, f := range files {
-		dir := f.Location.Dir().Canonical()
-		folders[dir] = append(folders[dir], f)
+	folders := map[string][]*stateFile{}
+	for i := range files {
+		dir := files[i].Location.Dir().Canonical()
+		folders[dir] = append(folders[dir], &files[i])
 	}
 	wanted := make(map[string]bool, len(files))
 	for _, f := range files {

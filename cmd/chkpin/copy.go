@@ -45,6 +45,7 @@ type copyResult struct {
 
 // Run prints the result whatever comes out, as pin does.
 func (c *copyCommand) Run(ctx context.Context, env *environment) error {
+	keepHeapSmall()
 	p := env.progress()
 	copied, err := checkpoint.Copy(ctx, env.store, c.Source, c.Destination.URI, checkpoint.CopyOptions{
 		Parallel: c.Parallel, DryRun: c.DryRun, Progress: p.tell, Relocations: env.relocations, Logger: env.log,
@@ -52,7 +53,7 @@ func (c *copyCommand) Run(ctx context.Context, env *environment) error {
 	p.end()
 	if err != nil {
 		copied.Result = verdictOf(ctx, err).result
-		err = c.explain(err)
+		err = c.explain(ctx, err)
 	}
 	result := copyResult{
 		Result: copied.Result, Kind: copied.Kind, Source: c.Source.String(), Path: copied.Path.String(),
@@ -63,9 +64,11 @@ func (c *copyCommand) Run(ctx context.Context, env *environment) error {
 }
 
 // explain adds the way out where it depends on what was copied.
-func (c *copyCommand) explain(err error) error {
-	side := (*checkpoint.SideError)(nil)
-	switch ok := errors.As(err, &side); {
+func (c *copyCommand) explain(ctx context.Context, err error) error {
+	side, ok := errors.AsType[*checkpoint.SideError](err)
+	switch {
+	case ctx.Err() != nil:
+		return &hintedError{err, "run it again: what is there whole is not copied again"}
 	case ok && side.Side == "source" && errors.Is(err, blobstore.ErrNotExist) && !as[*checkpoint.DamagedError](err):
 		return &hintedError{err, "name the folder of a checkpoint or savepoint, or its _metadata, or an <app> that has a pin"}
 	case ok && side.Side == "source" && as[*checkpoint.DamagedError](err):
