@@ -94,12 +94,13 @@ func (e *SideError) Unwrap() error { return e.Err }
 //
 // A copy that was cut short is taken up by the next: files that are there whole
 // are not copied again. A copy of a pin can be repeated; it then follows its
-// source. Whatever else stands at the destination is [ErrOccupied]:
-// a copy is known by the origin in its last-state/pin.json, as long as no job was
-// pinned there, and has to be of the same lineage still.
+// source. Whatever else stands at the destination is [ErrOccupied]: a copy is
+// known by the origin in its last-state/pin.json, as long as no job was pinned
+// there, and has to be of the same lineage still.
 //
-// Other errors are [ErrNested], *[DamagedError], [ErrPinGone], [ErrCollecting] and those of the stores;
-// a *[SideError] says whose they are where that can be told.
+// Other errors are [ErrNested], *[DamagedError], [ErrPinGone], [ErrNewer] and
+// [ErrCollecting] (others are at work there, and do not come to an end), and those
+// of the stores. A *[SideError] says whose they are where that can be told.
 func Copy(ctx context.Context, store blobstore.Store, source, destination blobstore.URI, opts CopyOptions) (Copied, error) {
 	if opts.Sleep == nil {
 		opts.Sleep = sleep
