@@ -373,13 +373,18 @@ func (f *File) copy(ctx context.Context, dst, src URI) (Object, error) {
 	if err := place(temp, dst.Path()); err != nil {
 		return Object{}, err
 	}
+	f.syncLater(filepath.Dir(dst.Path()))
+	return object(dst, info), nil
+}
+
+// syncLater notes a folder for syncFolders.
+func (f *File) syncLater(dir string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.unsynced == nil {
 		f.unsynced = map[string]bool{}
 	}
-	f.unsynced[filepath.Dir(dst.Path())] = true
-	return object(dst, info), nil
+	f.unsynced[dir] = true
 }
 
 // renameUnlessLonger gives a copy of bytes its name, but not in the place of a

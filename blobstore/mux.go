@@ -66,13 +66,31 @@ func (m Mux) Copy(ctx context.Context, dst, src URI) (Object, error) {
 	return obj, nil
 }
 
+// streamTries is how often a source is read from its beginning when reading it
+// breaks off.
+const streamTries = 3
+
 func (m Mux) stream(ctx context.Context, dst, src URI) (Object, error) {
-	r, _, err := m.Open(ctx, src)
-	if err != nil {
-		return Object{}, err
+	for try := 1; ; try++ {
+		r, from, err := m.Open(ctx, src)
+		if err != nil {
+			return Object{}, err
+		}
+		s := &source{ReadCloser: r, uri: src, size: from.Size}
+		obj, err := m.put(ctx, dst, s.body())
+		r.Close()
+		if err == nil || !s.broke.Load() || ctx.Err() != nil || try == streamTries {
+			return obj, err
+		}
 	}
-	defer r.Close()
-	return m.Put(ctx, dst, r, PutOptions{})
+}
+
+// put takes in a copy, which may become durable later than what is Put.
+func (m Mux) put(ctx context.Context, dst URI, body io.Reader) (Object, error) {
+	if f, ok := m[dst.Family()].(*File); ok {
+		return f.takeIn(ctx, dst, body)
+	}
+	return m.Put(ctx, dst, body, PutOptions{})
 }
 
 // Delete implements [Store].

@@ -40,7 +40,10 @@ type Store interface {
 	// folder that does not exist is empty. After an error the sequence ends.
 	List(ctx context.Context, dir URI, opts ListOptions) iter.Seq2[Object, error]
 
-	// Put writes an object. On success the Object carries its new Tag.
+	// Put writes an object. On success the Object carries its new Tag. A body may
+	// say how many bytes it has by a method Size() int64, -1 if it does not know;
+	// one that is an io.ReaderAt as well, such as an *io.SectionReader, may be read
+	// in parts, at once and again.
 	Put(ctx context.Context, u URI, body io.Reader, opts PutOptions) (Object, error)
 
 	// Copy makes dst a copy of src without the bytes passing through the caller

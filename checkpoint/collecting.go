@@ -52,16 +52,16 @@ func announce(ctx context.Context, store blobstore.Store, u blobstore.URI, files
 	return err
 }
 
-// threatened reports whether a collection may delete what this tick copied, by
-// the listing that it made afterwards.
-func (t *tick) threatened(ctx context.Context, listed map[string]blobstore.Object, copied map[string]bool) (bool, error) {
+// threatened reports whether a collection may delete what was copied, by the
+// listing that was made afterwards.
+func (d *delivery) threatened(ctx context.Context, listed map[string]blobstore.Object, copied map[string]bool) (bool, error) {
 	now := youngest(listed)
 	for name, o := range listed {
 		if !strings.HasPrefix(name, announcementPrefix) || now.Sub(o.ModTime) >= collectionLife {
 			continue
 		}
 		var a announcement
-		_, ok, err := readJSON(ctx, t.store, o.URI, &a)
+		_, ok, err := readJSON(ctx, d.store, o.URI, &a)
 		if err != nil && !errors.Is(err, errNoRecord) { // something else that lies there
 			return false, err
 		}

@@ -14,7 +14,7 @@ import (
 // The operators of the job that wrote the real checkpoints.
 var (
 	counter = operatorID("0da08f51eaa85fc298e176a139b3649a") // 739277 bytes of keyed state
-	source  = operatorID("5e695f00738be66c275f8a96a14aa10e")
+	numbers = operatorID("5e695f00738be66c275f8a96a14aa10e")
 )
 
 func operatorID(hex string) (id metadata.OperatorID) {
@@ -96,8 +96,8 @@ func TestDiffOfRemovedOperator(t *testing.T) {
 // The whole state of an operator may be its coordinator's: splits that are not read yet.
 func TestDiffOfCoordinatorState(t *testing.T) {
 	a := snapshotOf(t, "2.3.0-hashmap")
-	require.True(t, a.stateful()[source])
-	without := snapshotOf(t, "2.3.0-hashmap", func(data []byte) ([]byte, error) { return metadatatest.WithoutOperator(data, source) })
+	require.True(t, a.stateful()[numbers])
+	without := snapshotOf(t, "2.3.0-hashmap", func(data []byte) ([]byte, error) { return metadatatest.WithoutOperator(data, numbers) })
 	_, d := diffed(t, a, without)
 	require.Contains(t, d.Notes[0], "--allowNonRestoredState")
 }

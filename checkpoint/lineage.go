@@ -32,12 +32,17 @@ func hold(format string, args ...any) verdict { return verdict{reason: fmt.Sprin
 // lineage judges runs by what they came from.
 type lineage struct {
 	layout   Layout
-	siblings blobstore.URI // see PinOptions.Siblings
-	pinned   Record        // what is published; a zero Generation means no history
+	siblings blobstore.URI   // see PinOptions.Siblings
+	replicas []blobstore.URI // see PinOptions.Replicas
+	pinned   Record          // what is published; a zero Generation means no history
 
 	// configured asks what an application-mode cluster was told to start from,
 	// the witness that survives failovers; "" when nothing.
 	configured func() (string, error)
+
+	// replicaHas asks whether a replica has published the copy of what is pinned
+	// here, and nothing else.
+	replicaHas func(app blobstore.URI) (bool, error)
 }
 
 // judge decides whether a run continues the pinned history. It is the guard
@@ -69,6 +74,11 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 	}
 	if seen != nil {
 		return l.fromPin(seen.RestoredID), nil
+	}
+	if restored != nil {
+		if app, ok := l.replicaAt(restored.Path); ok {
+			return l.fromReplica(app, restored)
+		}
 	}
 	if before := l.pinned.heldBefore(run); before != nil {
 		v := hold("this run did not come from the pin when it was first seen, and was held")
@@ -112,6 +122,8 @@ func (l lineage) origin(run Run, restored *Restored) (from string, id int64) {
 		return RestoredPin, restored.ID
 	case seen != nil && seen.is(run):
 		return RestoredPin, seen.RestoredID
+	case restored != nil && l.isReplica(restored.Path):
+		return RestoredPin, restored.ID
 	case restored == nil, before != nil && before.StartedEmpty:
 		return RestoredNothing, 0
 	case run.Folder != "" && within(restored.Path, run.Folder):
@@ -133,6 +145,38 @@ func (l lineage) fromPin(id int64) verdict {
 	}
 	v.restored = &id
 	return v
+}
+
+// fromReplica judges a run that restored from a replica. A checkpoint's number
+// alone does not tell what it was: the replica must be a copy of what is pinned
+// here now, in which no other job was pinned.
+func (l lineage) fromReplica(app blobstore.URI, restored *Restored) (verdict, error) {
+	if restored.ID < l.pinned.Checkpoint.ID {
+		return hold("this run restored checkpoint %d from the replica %s, which is older than the pin", restored.ID, app), nil
+	}
+	same, err := l.replicaHas(app)
+	switch {
+	case err != nil:
+		return verdict{}, err
+	case !same:
+		return hold("this run restored checkpoint %d from the replica %s, which is not a copy of what is pinned here", restored.ID, app), nil
+	}
+	return l.fromPin(restored.ID), nil
+}
+
+// replicaAt is the replica that a restore path is.
+func (l lineage) replicaAt(path blobstore.URI) (blobstore.URI, bool) {
+	for _, app := range l.replicas {
+		if LayoutOf(app).holds(path) {
+			return app, true
+		}
+	}
+	return blobstore.URI{}, false
+}
+
+func (l lineage) isReplica(path blobstore.URI) bool {
+	_, ok := l.replicaAt(path)
+	return ok
 }
 
 // replaced reports whether a later run of the lineage restored from this one.

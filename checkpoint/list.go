@@ -25,11 +25,12 @@ type ListOptions struct {
 	Relocations Relocations
 }
 
-// Kinds of what [List] finds.
+// Kinds of what [List] finds and [Copy] copies.
 const (
 	KindCheckpoint = "checkpoint"
 	KindSavepoint  = "savepoint"
-	KindGeneration = "generation" // of a pin
+	KindGeneration = "generation" // of a pin; copied, it is a checkpoint or savepoint again
+	KindPin        = "pin"        // an application's, with all generations; only of copies
 )
 
 // Found is a checkpoint, a savepoint or a generation of a pin.

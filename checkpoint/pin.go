@@ -69,6 +69,13 @@ type PinOptions struct {
 	// renamed, and is held. Zero means that there are none.
 	Siblings blobstore.URI
 
+	// Replicas are folders, as app is one, that are to hold copies of what is
+	// published. They are brought up to date after the tick, in half of its Timeout
+	// at most; what becomes of them changes nothing else. A run that restored what
+	// is published from one of them has restored from the pin.
+	Replicas    []blobstore.URI
+	ReplicaKeep int // as Keep, for each replica
+
 	// DryRun writes nothing.
 	DryRun bool
 
@@ -89,7 +96,7 @@ const (
 
 // What a run started from, [Pinned.RestoredFrom].
 const (
-	RestoredPin       = "pin"       // this pin or a generation of it
+	RestoredPin       = "pin"       // this pin, a generation of it, or a replica
 	RestoredLineage   = "lineage"   // a checkpoint or savepoint of a run that is pinned, or was
 	RestoredOwn       = "own"       // its own checkpoint after a failure; what it started from nobody saw
 	RestoredElsewhere = "elsewhere" // something that chkpin knows nothing of
@@ -109,6 +116,7 @@ type Pinned struct {
 	BytesCopied  int64
 	Restorable   bool // last-state/_metadata exists and was proved when it was published
 	Warnings     []string
+	Replicas     []Replica // in the order of PinOptions.Replicas; nil when nobody looked at them
 
 	// RestoredFrom and RestoredID say what the run started from: RestoredPin and
 	// the like, "" when the job or the pin was not seen, and the checkpoint's
@@ -146,7 +154,7 @@ var (
 //   - *[DamagedError]: the checkpoint could not be proved.
 //   - *[HeldError]: the run does not descend from what is pinned, or the pin is on
 //     hold; see [Hold] for what ends that.
-//   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrCollecting], [ErrDeadline].
+//   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrNested], [ErrCollecting], [ErrDeadline].
 //   - errors of the job and the store, unchanged.
 //
 // Whatever the error, and wherever the process is killed, the pin that was
@@ -164,8 +172,14 @@ func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job,
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	for _, r := range opts.Replicas {
+		if r.Within(app) || app.Within(r) {
+			return Pinned{}, fmt.Errorf("%w: the replica %s and the pin %s", ErrNested, r, app)
+		}
+	}
 	t := tick{store: store, named: LayoutOf(app), layout: LayoutOf(opts.Relocations.Apply(app)), job: job, opts: opts}
 	err := t.run(ctx)
+	t.replicate(ctx, timeout)
 	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) && !errors.Is(err, ErrDeadline) {
 		err = fmt.Errorf("%w: %w", ErrDeadline, err)
 	}
@@ -191,8 +205,9 @@ type tick struct {
 	job    Job
 	opts   PinOptions
 
-	obs    Observation
-	pinned Pinned
+	obs     Observation
+	current published // what is pinned, as far as is known
+	pinned  Pinned
 }
 
 func (t *tick) warn(format string, args ...any) {
@@ -280,7 +295,7 @@ func (t *tick) once(ctx context.Context) error {
 	if t.obs.Starting {
 		return fmt.Errorf("%w of job %s, which is only starting", ErrNoCheckpoint, t.obs.Run.JobID)
 	}
-	t.pinned.RestoredFrom, t.pinned.RestoredID = lineage{layout: t.named, pinned: cur.record}.origin(t.obs.Run, t.obs.Restored)
+	t.pinned.RestoredFrom, t.pinned.RestoredID = lineage{layout: t.named, replicas: t.opts.Replicas, pinned: cur.record}.origin(t.obs.Run, t.obs.Restored)
 	if t.isPinned(cur) {
 		t.pinned.Result = ResultUnchanged
 		return nil
@@ -318,6 +333,7 @@ func (t *tick) once(ctx context.Context) error {
 
 // report says what is pinned now.
 func (t *tick) report(cur published) {
+	t.current = cur
 	t.pinned.Generation, t.pinned.Published = cur.record.Generation, cur.record.Checkpoint
 	t.pinned.Restorable = cur.whole()
 }
@@ -335,7 +351,11 @@ func (t *tick) judge(ctx context.Context, cur *published) (verdict, error) {
 	if cur.foreign != nil && pinned.Generation != "" {
 		pinned.Checkpoint.ID = cur.foreign.CheckpointID // what a run that restored the constant path has
 	}
-	l := lineage{t.named, t.opts.Siblings, pinned, func() (string, error) { return t.job.RestorePath(ctx) }}
+	l := lineage{
+		layout: t.named, siblings: t.opts.Siblings, replicas: t.opts.Replicas, pinned: pinned,
+		configured: func() (string, error) { return t.job.RestorePath(ctx) },
+		replicaHas: func(app blobstore.URI) (bool, error) { return t.replicaHas(ctx, app, pinned) },
+	}
 	v, err := l.judge(t.obs.Run, t.obs.Restored)
 	if err != nil {
 		return v, err
@@ -390,8 +410,10 @@ func (t *tick) completeRun(ctx context.Context) error {
 	if obs.Run.Folder == "" {
 		obs.Run.Folder = folderOf(*obs)
 	}
-	if obs.Run.Folder != "" && within(t.named.App, obs.Run.Folder) {
-		return fmt.Errorf("%w: %s is below %s", ErrInsideJob, t.named.App, obs.Run.Folder)
+	for _, app := range append([]blobstore.URI{t.named.App}, t.opts.Replicas...) {
+		if obs.Run.Folder != "" && within(app, obs.Run.Folder) {
+			return fmt.Errorf("%w: %s is below %s", ErrInsideJob, app, obs.Run.Folder)
+		}
 	}
 	return nil
 }

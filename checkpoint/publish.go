@@ -18,10 +18,8 @@ const maxSequenceTries = 100
 // last-state/_metadata. Nothing before that replacement changes what a reader
 // of the pin sees.
 func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) error {
-	for h := range source.Handles() {
-		if h.Kind == metadata.EmptySegment && !h.OperatorDelegate() {
-			return &DamagedError{URI: source.URI.String(), Err: fmt.Errorf("empty segment at offset %d, which Flink cannot restore", h.Offset)}
-		}
+	if err := source.movable(); err != nil {
+		return err
 	}
 	t.pinned.Warnings = append(t.pinned.Warnings, Warnings(source)...)
 	files, err := source.files()
@@ -72,7 +70,8 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 	t.pinned.Result, t.pinned.Generation, t.pinned.Restorable = ResultPinned, gen, true
 	t.pinned.Published = rec.Checkpoint
 	rec.Metadata.Tag = obj.Tag
-	cur.record = rec
+	cur.object, cur.foreign, cur.damaged, cur.record = &obj, nil, false, rec
+	t.current = cur
 	if err := t.putRecord(ctx, &cur); err != nil {
 		t.warn("published, but not described: %v; the next tick mends it", err)
 		return nil
@@ -177,20 +176,25 @@ func (t *tick) putGeneration(ctx context.Context, cur published, source *Snapsho
 	return "", nil, fmt.Errorf("%s holds %d generations from %d on that were never published", t.layout.Generations, maxSequenceTries, first)
 }
 
-// rewrite points every path of the source into the pin, absolute, in the
-// spelling of the job's own paths.
+// rewrite points every path of the source into the pin, in the spelling of the
+// job's own paths.
+func (t *tick) rewrite(source *Snapshot, gen string) ([]byte, error) {
+	spelled := t.named.spelledLike(t.obs.Latest.Path)
+	return source.moved(spelled.State, spelled.merged(gen), stateName)
+}
+
+// moved is the metadata of s with every path pointing into a folder of state
+// files, absolute; nameOf names a file there.
 //
 // Absolute because a relative name in a list that a later checkpoint shares is
 // written on relative to that checkpoint (FLINK-39964). The folders that a
 // merged operator handle names are labels which Flink deletes when it claims a
 // checkpoint, so they become one that holds nothing.
-func (t *tick) rewrite(source *Snapshot, gen string) ([]byte, error) {
-	spelled := t.named.spelledLike(t.obs.Latest.Path)
-	empty := spelled.generation(gen).Join("merged").String()
+func (s *Snapshot) moved(state, nothing blobstore.URI, nameOf func(blobstore.URI) string) ([]byte, error) {
 	targets := map[string]string{} // by path text: handles share files
-	data, err := source.Rewrite(func(h metadata.Handle) (metadata.Path, error) {
+	data, err := s.Rewrite(func(h metadata.Handle) (metadata.Path, error) {
 		if h.Kind == metadata.Directory {
-			return metadata.Path{Text: empty}, nil
+			return metadata.Path{Text: nothing.String()}, nil
 		}
 		text, err := h.Path()
 		if err != nil {
@@ -198,25 +202,45 @@ func (t *tick) rewrite(source *Snapshot, gen string) ([]byte, error) {
 		}
 		target, ok := targets[text]
 		if !ok {
-			u, err := source.resolve(h)
+			u, err := s.resolve(h)
 			if err != nil {
 				return metadata.Path{}, err
 			}
-			target = spelled.State.Join(stateName(u)).String()
+			target = state.Join(nameOf(u)).String()
 			targets[text] = target
 		}
 		return metadata.Path{Text: target}, nil
 	})
 	if err != nil {
-		return nil, &DamagedError{URI: source.URI.String(), Err: err}
+		return nil, &DamagedError{URI: s.URI.String(), Err: err}
 	}
 	return data, nil
+}
+
+// movable refuses a checkpoint that no copy of it would restore.
+func (s *Snapshot) movable() error {
+	for h := range s.Handles() {
+		if h.Kind == metadata.EmptySegment && !h.OperatorDelegate() {
+			return &DamagedError{URI: s.URI.String(), Err: fmt.Errorf("empty segment at offset %d, which Flink cannot restore", h.Offset)}
+		}
+	}
+	return nil
 }
 
 // checkRewritten reads the bytes about to be published as anyone will: they
 // must parse and name proved files of the pin, all of them and nothing else.
 func (t *tick) checkRewritten(data []byte, proved []stateFile) error {
-	s, err := parse(t.named.Metadata, blobstore.Object{}, data, t.opts.Relocations)
+	names := make(map[string]bool, len(proved))
+	for _, f := range proved {
+		names[stateName(f.URI)] = true
+	}
+	return checkMoved(t.named.Metadata, data, t.layout.State, names, t.opts.Relocations)
+}
+
+// checkMoved checks that data, to be published at u, names the files of a folder
+// with these names, and nothing else.
+func checkMoved(u blobstore.URI, data []byte, state blobstore.URI, names map[string]bool, rs Relocations) error {
+	s, err := parse(u, blobstore.Object{}, data, rs)
 	if err != nil {
 		return err
 	}
@@ -224,17 +248,13 @@ func (t *tick) checkRewritten(data []byte, proved []stateFile) error {
 	if err != nil {
 		return err
 	}
-	names := make(map[string]bool, len(proved))
-	for _, f := range proved {
-		names[stateName(f.URI)] = true
-	}
 	for _, f := range files {
-		if rel, ok := f.Location.Rel(t.layout.State); !ok || !names[rel] {
-			return &DamagedError{URI: t.named.Metadata.String(), Err: fmt.Errorf("rewriting left %s, which is not in the pin", f.URI)}
+		if rel, ok := f.Location.Rel(state); !ok || !names[rel] {
+			return &DamagedError{URI: u.String(), Err: fmt.Errorf("rewriting left %s, which is not in the copy", f.URI)}
 		}
 	}
 	if len(files) != len(names) {
-		return &DamagedError{URI: t.named.Metadata.String(), Err: fmt.Errorf("rewriting left %d of %d files", len(files), len(names))}
+		return &DamagedError{URI: u.String(), Err: fmt.Errorf("rewriting left %d of %d files", len(files), len(names))}
 	}
 	return nil
 }

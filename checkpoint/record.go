@@ -21,8 +21,12 @@ import (
 // an old chkpin never meddles with what a newer one made.
 const layoutVersion = 1
 
-// lastState is the name of the folder of a pin.
-const lastState = "last-state"
+// lastState is the name of the folder of a pin, stateFolder that of its state
+// files, of a pin as of a copy.
+const (
+	lastState   = "last-state"
+	stateFolder = "state"
+)
 
 // recordName is the name of the record of the pin and of each generation.
 const recordName = "pin.json"
@@ -50,7 +54,7 @@ func LayoutOf(app blobstore.URI) Layout {
 		Record:      root.Join(recordName),
 		Hold:        root.Join("hold.json"),
 		Generations: root.Join("generations"),
-		State:       root.Join("state"),
+		State:       root.Join(stateFolder),
 		Existed:     app.Join("chkpin.json"),
 	}
 }
@@ -59,6 +63,11 @@ func LayoutOf(app blobstore.URI) Layout {
 func (l Layout) spelledLike(u blobstore.URI) Layout { return LayoutOf(l.App.SpelledLike(u)) }
 
 func (l Layout) generation(name string) blobstore.URI { return l.Generations.Join(name) }
+
+// merged is a folder that holds nothing; see [Snapshot.moved].
+func (l Layout) merged(generation string) blobstore.URI {
+	return l.generation(generation).Join("merged")
+}
 
 // stateName is where the bytes of a source file go, by the identity of the
 // source alone: ticks find what earlier ticks copied, and listings of the
@@ -140,10 +149,19 @@ type Record struct {
 	// published one with a lower number; new ones are numbered after it.
 	Highest int64 `json:"highest,omitempty"`
 
+	// Origin says of what this is a copy, as long as no tick has worked on it.
+	Origin *Origin `json:"origin,omitempty"`
+
 	Files       int   `json:"files"`       // state files the generation names
 	Bytes       int64 `json:"bytes"`       // of the byte ranges in them
 	Proved      int   `json:"proved"`      // files whose size was seen before publishing
 	Generations int   `json:"generations"` // kept at that time; tells a tick when to collect garbage
+}
+
+// Origin is the pin that another is a copy of.
+type Origin struct {
+	App    string `json:"app"`
+	SHA256 string `json:"sha256"` // of the metadata file that was copied
 }
 
 // MetadataRecord tells one metadata file from another.
@@ -222,6 +240,7 @@ func (r Record) heldBefore(run Run) *Run {
 // succeeds adds to r, whose run is the one pinned now, what the record before it
 // knew of the lineage.
 func (r Record) succeeds(before Record) Record {
+	r.Origin = nil
 	if before.Generation == "" {
 		return r
 	}

@@ -270,7 +270,8 @@ func (r *rollback) proveHeld(ctx context.Context, snap *Snapshot, hold blobstore
 	if err != nil || len(files) == 0 {
 		return err
 	}
-	listed, err := r.tick.listState(ctx)
+	d := &delivery{store: r.tick.store, state: r.tick.layout.State}
+	listed, err := d.list(ctx)
 	if err != nil {
 		return err
 	}
@@ -279,7 +280,7 @@ func (r *rollback) proveHeld(ctx context.Context, snap *Snapshot, hold blobstore
 	for _, f := range files {
 		names[f.Location.Base()] = true
 	}
-	threatened, err := r.tick.threatened(ctx, listed, names)
+	threatened, err := d.threatened(ctx, listed, names)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,23 +18,26 @@ import (
 // namedByPin returns the names of the state files that the published metadata
 // names, which nobody deletes while it is published.
 func (t *tick) namedByPin(ctx context.Context, cur published, files []stateFile) (map[string]bool, error) {
-	named := map[string]bool{}
 	if len(files) == 0 || !cur.whole() {
-		return named, nil
+		return nil, nil
 	}
-	s, err := load(ctx, t.store, t.named.Metadata, t.opts.Relocations)
-	if errors.Is(err, blobstore.ErrNotExist) {
+	return namedBy(ctx, t.store, t.named.Metadata, t.layout.State, cur.object.Tag, t.opts.Relocations)
+}
+
+// namedBy returns the names that the metadata file at u names in a folder of
+// state files; errOvertaken when it is not the one with this tag.
+func namedBy(ctx context.Context, store blobstore.Store, u, state blobstore.URI, tag string, rs Relocations) (map[string]bool, error) {
+	s, err := load(ctx, store, u, rs)
+	if errors.Is(err, blobstore.ErrNotExist) || err == nil && s.Object.Tag != tag {
 		return nil, errOvertaken
 	}
 	if err != nil {
 		return nil, err
 	}
-	if s.Object.Tag != cur.object.Tag {
-		return nil, errOvertaken
-	}
-	pinned, err := s.files()
-	for _, f := range pinned {
-		if name, ok := f.Location.Rel(t.layout.State); ok {
+	named := map[string]bool{}
+	files, err := s.files()
+	for _, f := range files {
+		if name, ok := f.Location.Rel(state); ok {
 			named[name] = true
 		}
 	}
@@ -59,74 +64,112 @@ func (t *tick) plan(files []stateFile, named map[string]bool) ([]*stateFile, err
 	return copies, nil
 }
 
-// transfer copies, and proves by one listing that every file the checkpoint
-// names is in the pin, at its size: what was copied and what is reused. No copy
-// is taken at its word, because a collection of garbage may have deleted what
-// stood there before. A file to reuse that is not there whole (it was damaged,
-// or is a merged file that has grown) is copied after all.
+// transfer copies, and proves that every file the checkpoint names is in the
+// pin, at its size: what was copied and what is reused.
 func (t *tick) transfer(ctx context.Context, files []stateFile, copies []*stateFile) (Report, error) {
+	d := &delivery{
+		store: t.store, state: t.layout.State, source: t.obs.Latest.Path.Join(MetadataName),
+		nameOf: func(f stateFile) string { return stateName(f.URI) },
+	}
+	report, more, err := d.deliver(ctx, files, copies, nil)
+	for _, f := range more {
+		t.pinned.Copied, t.pinned.Reused, t.pinned.BytesCopied = t.pinned.Copied+1, t.pinned.Reused-1, t.pinned.BytesCopied+f.need
+	}
+	return report, err
+}
+
+// delivery brings the files of a checkpoint into a folder of state files.
+type delivery struct {
+	store    blobstore.Store
+	state    blobstore.URI          // the folder
+	source   blobstore.URI          // the metadata file that names the files, for errors
+	nameOf   func(stateFile) string // in the folder
+	parallel int                    // copies at once; 0 means inFlight
+	arrived  func(stateFile)        // after each copy, by several goroutines at once; may be nil
+}
+
+// name is nameOf, which takes time, once for each file.
+func (d *delivery) name(f *stateFile) string {
+	if f.name == "" {
+		f.name = d.nameOf(*f)
+	}
+	return f.name
+}
+
+// deliver copies, and proves by one listing that every file is in the folder, at
+// its size. No copy is taken at its word, because a collection of garbage may
+// have deleted what stood there before; claimed are names that are relied on like
+// copies though they stood there. A file to reuse that is not there whole (it was
+// damaged, or is a merged file that has grown) is copied after all; those are
+// more.
+func (d *delivery) deliver(ctx context.Context, files []stateFile, copies []*stateFile, claimed map[string]bool) (report Report, more []*stateFile, err error) {
 	if len(files) == 0 {
-		return Report{}, nil
+		return Report{}, nil, nil
+	}
+	relied := maps.Clone(claimed)
+	if relied == nil {
+		relied = map[string]bool{}
 	}
 	copied := map[string]bool{}
 	for {
-		if err := t.copyAll(ctx, copies); err != nil {
-			return Report{}, err
+		if err := d.copyAll(ctx, copies); err != nil {
+			return Report{}, more, err
 		}
 		for _, f := range copies {
-			copied[stateName(f.URI)] = true
+			copied[d.name(f)], relied[d.name(f)] = true, true
 		}
-		listed, err := t.listState(ctx)
+		listed, err := d.list(ctx)
 		if err != nil {
-			return Report{}, err
+			return Report{}, more, err
 		}
-		threatened, err := t.threatened(ctx, listed, copied)
+		threatened, err := d.threatened(ctx, listed, relied)
 		if err != nil {
-			return Report{}, err
+			return Report{}, more, err
 		}
 		if threatened {
-			return Report{}, ErrCollecting
+			return Report{}, more, ErrCollecting
 		}
 		copies = nil
 		for i := range files {
 			f := &files[i]
-			name := stateName(f.URI)
+			name := d.name(f)
 			if o, ok := listed[name]; !copied[name] && !(ok && f.fits(o.Size)) {
 				copies = append(copies, f)
-				t.pinned.Copied, t.pinned.Reused, t.pinned.BytesCopied = t.pinned.Copied+1, t.pinned.Reused-1, t.pinned.BytesCopied+f.need
 			}
 		}
 		if len(copies) == 0 {
-			return t.prove(files, listed)
+			report, err = d.prove(files, listed)
+			return report, more, err
 		}
+		more = append(more, copies...)
 	}
 }
 
-func (t *tick) prove(files []stateFile, listed map[string]blobstore.Object) (Report, error) {
+func (d *delivery) prove(files []stateFile, listed map[string]blobstore.Object) (Report, error) {
 	report := check(files, func(f stateFile) (int64, bool) {
-		o, ok := listed[stateName(f.URI)]
+		o, ok := listed[d.name(&f)]
 		return o.Size, ok
 	})
-	err := report.Err(t.obs.Latest.Path.Join(MetadataName))
+	err := report.Err(d.source)
 	if len(report.Missing) > 0 {
 		err = fmt.Errorf("%w: %w", errTaken, err)
 	}
 	return report, err
 }
 
-func (t *tick) copyAll(ctx context.Context, copies []*stateFile) error {
+func (d *delivery) copyAll(ctx context.Context, copies []*stateFile) error {
 	var mu sync.Mutex
 	var missing []string
 	g, gctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
-	for range min(inFlight, len(copies)) { // goroutines that stay, since an SDK's calls grow large stacks
+	for range min(cmp.Or(d.parallel, inFlight), len(copies)) { // goroutines that stay, since an SDK's calls grow large stacks
 		g.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(copies)); i = next.Add(1) - 1 {
 				if err := context.Cause(gctx); err != nil {
 					return err
 				}
 				f := copies[i]
-				_, err := t.store.Copy(gctx, t.layout.State.Join(stateName(f.URI)), f.Location)
+				_, err := d.store.Copy(gctx, d.state.Join(d.name(f)), f.Location)
 				switch {
 				case errors.Is(err, blobstore.ErrNotExist):
 					mu.Lock()
@@ -134,6 +177,8 @@ func (t *tick) copyAll(ctx context.Context, copies []*stateFile) error {
 					mu.Unlock()
 				case err != nil:
 					return err
+				case d.arrived != nil:
+					d.arrived(*f)
 				}
 			}
 			return nil
@@ -144,16 +189,15 @@ func (t *tick) copyAll(ctx context.Context, copies []*stateFile) error {
 	}
 	if len(missing) > 0 {
 		slices.Sort(missing)
-		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: t.pinned.Source + "/" + MetadataName, Missing: missing})
+		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: d.source.String(), Missing: missing})
 	}
 	return nil
 }
 
-// listState lists the state files, and the announcements of collections, by
-// name.
-func (t *tick) listState(ctx context.Context) (map[string]blobstore.Object, error) {
+// list lists the state files, and the announcements of collections, by name.
+func (d *delivery) list(ctx context.Context) (map[string]blobstore.Object, error) {
 	files := map[string]blobstore.Object{}
-	for o, err := range t.store.List(ctx, t.layout.State, blobstore.ListOptions{Shallow: true, Spread: true}) {
+	for o, err := range d.store.List(ctx, d.state, blobstore.ListOptions{Shallow: true, Spread: true}) {
 		if err != nil {
 			return nil, err
 		}

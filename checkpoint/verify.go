@@ -37,6 +37,10 @@ func Verify(ctx context.Context, store blobstore.Store, snap *Snapshot) (Report,
 	if err != nil {
 		return Report{}, err
 	}
+	return verify(ctx, store, files)
+}
+
+func verify(ctx context.Context, store blobstore.Store, files []stateFile) (Report, error) {
 	var c census
 	for _, f := range files {
 		c.ask(f.Location)
@@ -56,6 +60,8 @@ type stateFile struct {
 	Location blobstore.URI
 	extent
 	bytes int64 // sum of the distinct ranges named in it
+
+	name string // that a delivery gives it; "" before
 }
 
 // extent is what the handles that name one file say of its size.

@@ -49,7 +49,7 @@ type Config struct {
 
 	// CopyPartSize is the size of the parts in which objects too large for one
 	// CopyObject are copied; 0 means 512 MiB. UploadPartSize is that of bodies
-	// that stream from elsewhere; 0 means 16 MiB.
+	// that stream from elsewhere; 0 means 8 MiB.
 	CopyPartSize   int64
 	UploadPartSize int64
 
@@ -64,6 +64,7 @@ type Config struct {
 // Store implements [blobstore.Store].
 type Store struct {
 	config Config
+	memory *memory
 
 	mu      sync.Mutex
 	base    *aws.Config           // nil until it could be loaded
@@ -78,12 +79,12 @@ func New(config Config) *Store {
 		config.CopyPartSize = 512 << 20
 	}
 	if config.UploadPartSize == 0 {
-		config.UploadPartSize = 16 << 20
+		config.UploadPartSize = 8 << 20
 	}
 	if config.SpreadPages == 0 {
 		config.SpreadPages = 48
 	}
-	return &Store{config: config, regions: map[string]string{}, clients: map[string]*s3.Client{}}
+	return &Store{config: config, memory: newMemory(uploadMemory), regions: map[string]string{}, clients: map[string]*s3.Client{}}
 }
 
 func (c Config) load(ctx context.Context) (aws.Config, error) {

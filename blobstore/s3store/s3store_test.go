@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -273,6 +275,67 @@ func TestStreamedPut(t *testing.T) {
 	now, err := store.Stat(t.Context(), u)
 	require.NoError(t, err)
 	assert.Equal(t, obj.Tag, now.Tag, "the old object stays")
+}
+
+// An object that breaks off while it is copied to a volume is read again, some
+// times, and never half a copy.
+func TestCopyToAVolumeThatBreaksOff(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	mux := blobstore.Mux{blobstore.FamilyFile: blobstore.NewFile(), blobstore.FamilyS3: store}
+	body := strings.Repeat("0123456789abcdef", 10_000)
+	_, err := put(t, store, root.Join("a"), body, blobstore.PutOptions{})
+	require.NoError(t, err)
+	target := blobstore.MustParse("file://" + t.TempDir()).Join("a")
+
+	proxy.Inject(3, faults.Method("GET"), faults.CutAfter(1000))
+	_, err = mux.Copy(t.Context(), target, root.Join("a"))
+	require.ErrorContains(t, err, "read s3://bucket/app/a: ")
+	_, err = mux.Stat(t.Context(), target)
+	require.ErrorIs(t, err, blobstore.ErrNotExist)
+
+	proxy.Inject(2, faults.Method("GET"), faults.CutAfter(1000))
+	_, err = mux.Copy(t.Context(), target, root.Join("a"))
+	require.NoError(t, err)
+	assert.True(t, body == read(t, mux, target))
+}
+
+// A body that can be read anywhere, such as a file, is sent from where it is, in
+// parts when it is large, and each with its checksum.
+func TestPutOfALargeFile(t *testing.T) {
+	t.Parallel()
+	server := servers.FakeS3(t, "bucket")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.UploadPartSize = 64 << 10
+	store := s3store.New(config)
+	body := make([]byte, 1200<<10)
+	_, err := rand.Read(body)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "large")
+	require.NoError(t, os.WriteFile(path, body, 0o666))
+	mux := blobstore.Mux{blobstore.FamilyFile: blobstore.NewFile(), blobstore.FamilyS3: store}
+	u := blobstore.MustParse("s3://bucket/large")
+	obj, err := mux.Copy(t.Context(), u, blobstore.MustParse("file://"+path))
+	require.NoError(t, err)
+	assert.EqualValues(t, len(body), obj.Size)
+	assert.True(t, string(body) == read(t, store, u))
+	var parts int
+	for _, r := range proxy.Requests() {
+		if r.Query.Has("partNumber") {
+			parts++
+			assert.Regexp(t, "^[0-9a-f]{64}$", r.Header.Get("X-Amz-Content-Sha256"))
+		}
+	}
+	assert.Equal(t, 3, parts)
+
+	there, err := store.Stat(t.Context(), u) // gofakes3 has answered another tag than it keeps
+	require.NoError(t, err)
+	_, err = store.Put(t.Context(), u, bytes.NewReader(body), blobstore.PutOptions{IfTag: there.Tag})
+	require.NoError(t, err)
+	for _, r := range proxy.Requests() {
+		assert.False(t, r.Query.Has("uploads"), "a condition on an upload in parts is unknown to many services")
+	}
 }
 
 type errorReader struct{ err error }

@@ -1,7 +1,6 @@
 package s3store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,21 +19,47 @@ import (
 const partsInFlight = 16
 
 // Put implements [blobstore.Store] with PutObject, or with a multipart upload
-// when the body streams and is larger than one part. The condition is that of
-// the last request.
+// when the body is large. The condition is that of the last request. Bodies that
+// can be read anywhere are sent from where they are; others by way of memory, of
+// which all Puts together take uploadMemory.
 func (s *Store) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
-	if r, ok := body.(*bytes.Reader); ok {
-		return s.putObject(ctx, u, r, r.Size(), opts)
+	obj, err := s.put(ctx, u, body, opts)
+	if _, ok := err.(*blobstore.Error); err != nil && !ok { // of the body
+		err = &blobstore.Error{Op: "put", URI: u, Err: err}
 	}
-	first := make([]byte, s.config.UploadPartSize)
-	n, err := io.ReadFull(body, first)
-	switch {
-	case err == io.EOF || err == io.ErrUnexpectedEOF:
-		return s.putObject(ctx, u, bytes.NewReader(first[:n]), int64(n), opts)
-	case err != nil:
-		return blobstore.Object{}, &blobstore.Error{Op: "put", URI: u, Err: err}
+	return obj, err
+}
+
+// maxPut is the largest body of one PutObject (AWS).
+const maxPut = 5 << 30
+
+func (s *Store) put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
+	if r, ok := body.(sizedReaderAt); ok && r.Size() >= 0 {
+		whole := &parts{at: r, size: r.Size(), each: max(sectionParts*s.config.UploadPartSize, perPart(r.Size()))}
+		most := 2 * whole.each
+		if opts != (blobstore.PutOptions{}) { // not every service has conditions on uploads in parts
+			most = maxPut
+		}
+		if r.Size() > most {
+			return s.putParts(ctx, u, whole, opts)
+		}
+		return s.putObject(ctx, u, io.NewSectionReader(r, 0, r.Size()), r.Size(), opts)
 	}
-	return s.putParts(ctx, u, first, body, opts)
+	size := int64(-1)
+	if r, ok := body.(interface{ Size() int64 }); ok {
+		size = r.Size()
+	}
+	all := &parts{stream: body, size: size, each: max(s.config.UploadPartSize, perPart(size)), memory: s.memory}
+	first, err := all.next(ctx)
+	if err != nil {
+		return blobstore.Object{}, err
+	}
+	defer first.release()
+	if all.over {
+		return s.putObject(ctx, u, first.body, first.size, opts)
+	}
+	all.first = first
+	return s.putParts(ctx, u, all, opts)
 }
 
 func (s *Store) putObject(ctx context.Context, u blobstore.URI, body io.ReadSeeker, size int64, opts blobstore.PutOptions) (blobstore.Object, error) {
@@ -76,28 +101,46 @@ func unmet(err error, opts blobstore.PutOptions) error {
 	return err
 }
 
-// putParts uploads a body of unknown length part by part.
-func (s *Store) putParts(ctx context.Context, u blobstore.URI, part []byte, rest io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
+// putParts uploads a body part by part, some at once.
+func (s *Store) putParts(ctx context.Context, u blobstore.URI, body *parts, opts blobstore.PutOptions) (blobstore.Object, error) {
 	obj := blobstore.Object{URI: u}
 	err := s.multipart(ctx, "put", u, opts, func(c *s3.Client, id *string) ([]types.CompletedPart, error) {
-		var parts []types.CompletedPart
-		for n := len(part); n > 0; {
-			number := aws.Int32(int32(len(parts) + 1))
-			out, err := c.UploadPart(ctx, &s3.UploadPartInput{
-				Bucket: bucket(u), Key: key(u), UploadId: id, PartNumber: number,
-				Body: bytes.NewReader(part[:n]), RequestPayer: s.payer(),
-			})
+		var sent []*types.CompletedPart
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(partsInFlight)
+		for {
+			p, err := body.next(gctx)
 			if err != nil {
+				if failed := g.Wait(); failed != nil { // which ended gctx
+					err = failed
+				}
 				return nil, err
 			}
-			parts = append(parts, types.CompletedPart{ETag: out.ETag, PartNumber: number})
-			obj.Size += int64(n)
-			n, err = io.ReadFull(rest, part)
-			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-				return nil, err
+			if p.size == 0 {
+				p.release()
+				break
 			}
+			obj.Size += p.size
+			done := &types.CompletedPart{PartNumber: aws.Int32(int32(len(sent) + 1))}
+			sent = append(sent, done)
+			g.Go(func() error {
+				defer p.release()
+				out, err := c.UploadPart(gctx, &s3.UploadPartInput{
+					Bucket: bucket(u), Key: key(u), UploadId: id, PartNumber: done.PartNumber,
+					Body: p.body, ContentLength: aws.Int64(p.size), RequestPayer: s.payer(),
+				})
+				if err == nil {
+					done.ETag = out.ETag
+				}
+				return err
+			})
 		}
-		return parts, nil
+		err := g.Wait()
+		var all []types.CompletedPart
+		for _, p := range sent {
+			all = append(all, *p)
+		}
+		return all, err
 	}, &obj.Tag)
 	return obj, err
 }

@@ -36,7 +36,8 @@ var arrows = map[string]struct {
 		"cmd/chkpin/flinkconf cmd/chkpin/manifest",
 		azure + "github.com/aws/ go.yaml.in/yaml/ mvdan.cc/sh/ " +
 			"github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ " +
-			"golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/",
+			"golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/ " +
+			"github.com/schollz/progressbar/ github.com/mitchellh/colorstring github.com/rivo/uniseg golang.org/x/term",
 		"the binary holds no test helpers and no samples"},
 }
 

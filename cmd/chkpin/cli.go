@@ -46,6 +46,7 @@ type cli struct {
 	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
 	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
 	Diff    diffCommand    `cmd:"" help:"Compare the operators of two checkpoints: does a job start from that state?"`
+	Copy    copyCommand    `cmd:"" help:"Copy a checkpoint, a savepoint or a whole pin to another place."`
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
 	Doctor  doctorCommand  `cmd:"" help:"Find what is wrong with the pin, the store, the JobManager and the manifest."`
 

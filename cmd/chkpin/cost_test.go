@@ -120,11 +120,11 @@ func (j *cloudJob) completes() {
 
 // tick pins, and returns the outcome with the requests to the cloud and to the
 // JobManager.
-func (j *cloudJob) tick() (p checkpoint.Pinned, cloud, rest []faults.Request) {
+func (j *cloudJob) tick(replicas ...blobstore.URI) (p checkpoint.Pinned, cloud, rest []faults.Request) {
 	j.Helper()
 	j.cloud.Requests()
 	j.rest.Requests()
-	p, err := checkpoint.Pin(j.Context(), j.store, blobstore.MustParse(j.root+"/orders"), j.job, checkpoint.PinOptions{})
+	p, err := checkpoint.Pin(j.Context(), j.store, blobstore.MustParse(j.root+"/orders"), j.job, checkpoint.PinOptions{Replicas: replicas})
 	require.NoError(j, err)
 	return p, j.cloud.Requests(), j.rest.Requests()
 }
@@ -185,6 +185,29 @@ func TestCostOfATick(t *testing.T) {
 			assert.Len(t, rest, 2, "changed")
 		})
 	}
+}
+
+// A replica that is up to date costs a tick one request, whatever is in it.
+func TestCostOfAReplica(t *testing.T) {
+	j := newCloudJob(t, inS3(t))
+	replicas := []blobstore.URI{blobstore.MustParse("s3://bucket/second"), blobstore.MustParse("s3://bucket/third")}
+	p, _, _ := j.tick(replicas...)
+	require.Equal(t, checkpoint.ResultPinned, p.Replicas[1].Result)
+	j.cloud.Latency = 20 * time.Millisecond
+
+	p, s3, rest := j.tick(replicas...)
+	require.Equal(t, checkpoint.ResultUnchanged, p.Result)
+	require.Equal(t, checkpoint.ResultUnchanged, p.Replicas[0].Result)
+	assert.Len(t, s3, 2+len(replicas))
+	assert.Equal(t, 2, steps(s3), "both replicas at once")
+	assert.Len(t, rest, 2)
+
+	j.completes()
+	p, s3, _ = j.tick(replicas[0])
+	require.Equal(t, checkpoint.ResultPinned, p.Replicas[0].Result)
+	own := 8 + p.Copied + 1 + 1
+	assert.LessOrEqual(t, len(s3)-own, p.Copied+15)
+	assert.Equal(t, 1+2, count(s3, listings), "of the replica's files before and after")
 }
 
 // State that is all inside _metadata needs no file at all.

@@ -32,7 +32,7 @@ var (
 	nothing     = outcome{3, "nothing", "nothing there: no job, no checkpoint that could be pinned, no pin"}
 	damaged     = outcome{4, "damaged", "damaged, dangling, or of a format this chkpin does not know"}
 	ambiguous   = outcome{5, "ambiguous", "several jobs could be meant"}
-	refused     = outcome{6, "refused", "refused: the pin is newer, --max-age, --max-bytes"}
+	refused     = outcome{6, "refused", "refused: newer pin, occupied destination, --max-age, --max-bytes"}
 	held        = outcome{7, "held", "held: the job does not descend from the pin, or the pin is on hold"}
 	unreachable = outcome{8, "unreachable", "JobManager or platform unreachable or answering errors"}
 	denied      = outcome{9, "denied", "storage denied or unreachable"}
@@ -75,6 +75,7 @@ var verdicts = []verdict{
 	{misused, is(blobstore.ErrURI), ""},
 	{misused, is(blobstore.ErrScheme), "this chkpin stores to file:, s3: (also s3a, s3p) and wasbs: URIs (also wasb, abfs, abfss)"},
 	{misused, is(checkpoint.ErrInsideJob), "choose an <app> beside the checkpoint folders, not in one: Flink deletes there"},
+	{misused, is(checkpoint.ErrNested), "copy to a folder of its own, beside the source and outside of any last-state/"},
 	{ambiguous, as[*ambiguousError], "name the job with --job or --job-id"},
 	{nothing, as[*noJobError], "is the job running, and is this its JobManager? --tolerate no-job makes this exit 0"},
 	{nothing, is(errCheckpointingOff), "set execution.checkpointing.interval in Flink's configuration"},
@@ -92,6 +93,7 @@ var verdicts = []verdict{
 	{misused, is(checkpoint.ErrSeveralGenerations), "name one of these by its full name"},
 	{refused, is(checkpoint.ErrNewer), "another chkpin may be at work; the next tick settles it"},
 	{refused, is(checkpoint.ErrCollecting), "the next tick settles it"},
+	{refused, is(checkpoint.ErrOccupied), "copy to a folder that holds nothing; an earlier copy of the same pin is known by the origin in its last-state/pin.json, until a job is pinned there"},
 	{refused, is(checkpoint.ErrTooLarge), "raise --max-bytes, or make checkpoints incremental"},
 	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
 	{refused, as[*runningError], "stop the job first, with chkpin stop; without --strict this is a warning"},

@@ -21,6 +21,7 @@ type metrics struct {
 	restorable  prometheus.Gauge
 	held        prometheus.Gauge
 	empty       prometheus.Gauge
+	behind      prometheus.Gauge
 	copied      prometheus.Counter
 	reused      prometheus.Counter
 	bytes       prometheus.Counter
@@ -49,11 +50,12 @@ func newMetrics() *metrics {
 		restorable:  gauge("restorable", "1 if the pin is there and was proved when it was published."),
 		held:        gauge("held", "1 if the last tick was held: the job does not descend from the pin, or the pin is on hold."),
 		empty:       gauge("started_empty", "1 if the job started empty although state is pinned."),
+		behind:      gauge("replicas_behind", "How many of --replica do not have what is pinned."),
 		copied:      counter("copied_files_total", "State files copied."),
 		reused:      counter("reused_files_total", "State files that an earlier tick had copied."),
 		bytes:       counter("copied_bytes_total", "Bytes of the copied files."),
 	}
-	m.registry.MustRegister(m.ticks, m.duration, m.lastSuccess, m.pinnedID, m.pinnedAt, m.lag, m.restorable, m.held, m.empty, m.copied, m.reused, m.bytes)
+	m.registry.MustRegister(m.ticks, m.duration, m.lastSuccess, m.pinnedID, m.pinnedAt, m.lag, m.restorable, m.held, m.empty, m.behind, m.copied, m.reused, m.bytes)
 	return m
 }
 
@@ -69,6 +71,15 @@ func (m *metrics) observe(p checkpoint.Pinned, v verdict, took time.Duration) {
 	m.held.Set(number(v.result == held.result))
 	if p.RestoredFrom != "" { // the job was seen
 		m.empty.Set(number(p.StartedEmpty))
+	}
+	late := 0
+	for _, r := range p.Replicas {
+		if r.Err != nil {
+			late++
+		}
+	}
+	if p.Replicas != nil {
+		m.behind.Set(float64(late))
 	}
 	if p.Result == checkpoint.ResultPinned {
 		m.copied.Add(float64(p.Copied))

@@ -23,6 +23,9 @@ type tickFlags struct {
 	Keep     int           `default:"3" env:"CHKPIN_KEEP" help:"Generations to keep, at least 2."`
 	Timeout  time.Duration `default:"5m" env:"CHKPIN_TIMEOUT" help:"Nothing is published later than this."`
 	MaxBytes byteSize      `default:"0" placeholder:"SIZE" env:"CHKPIN_MAX_BYTES" help:"Refuse to copy more at once, such as 50GB; 0 is no limit."`
+
+	Replica     []appURI `placeholder:"URI" env:"CHKPIN_REPLICA" help:"Another folder as <app> is one, to keep a copy of the pin in, after the tick and in half of its --timeout. Repeatable."`
+	ReplicaKeep int      `default:"3" env:"CHKPIN_REPLICA_KEEP" help:"Generations to keep in each replica, at least 2."`
 }
 
 // Validate refuses what would otherwise silently mean something else.
@@ -32,6 +35,8 @@ func (f tickFlags) Validate() error {
 		return errors.New("--timeout must be more than 0s")
 	case f.Keep < checkpoint.MinKeep:
 		return errKeep
+	case f.ReplicaKeep < checkpoint.MinKeep:
+		return fmt.Errorf("--replica-keep must be at least %d", checkpoint.MinKeep)
 	}
 	return nil
 }
@@ -41,9 +46,19 @@ func (f tickFlags) options(env *environment) checkpoint.PinOptions {
 		Keep:        f.Keep,
 		Timeout:     f.Timeout,
 		MaxBytes:    int64(f.MaxBytes),
+		Replicas:    f.replicas(""),
+		ReplicaKeep: f.ReplicaKeep,
 		Relocations: env.relocations,
 		Logger:      env.log,
 	}
+}
+
+// replicas are the folders for the copies of a pin: with --all those of a job.
+func (f tickFlags) replicas(job string) (apps []blobstore.URI) {
+	for _, app := range f.Replica {
+		apps = append(apps, app.Join(job))
+	}
+	return apps
 }
 
 // sourceFlags say which checkpoints of the job count.
@@ -91,6 +106,8 @@ type pinResult struct {
 	RestoredID   int64    `json:"restoredId"`
 	StartedEmpty bool     `json:"startedEmpty"`
 	JobName      string   `json:"jobName,omitempty"` // with --all
+
+	Replicas []replicaResult `json:"replicas,omitempty"` // with --replica
 }
 
 func resultOf(p checkpoint.Pinned) pinResult {
@@ -98,6 +115,7 @@ func resultOf(p checkpoint.Pinned) pinResult {
 		Result: p.Result, Generation: p.Generation, JobID: p.JobID, CheckpointID: p.CheckpointID, Source: p.Source,
 		Copied: p.Copied, Reused: p.Reused, BytesCopied: p.BytesCopied, Restorable: p.Restorable, Warnings: p.Warnings,
 		RestoredFrom: p.RestoredFrom, RestoredID: p.RestoredID, StartedEmpty: p.StartedEmpty,
+		Replicas: replicaResults(p.Replicas),
 	}
 }
 
@@ -187,6 +205,9 @@ func (r pinResult) describe(w io.Writer, err error) {
 		fmt.Fprintf(w, "skipped: checkpoint %d of job %s came within --min-interval of %s\n", r.CheckpointID, r.JobID, r.Generation)
 	case err == nil:
 		fmt.Fprintln(w, "nothing pinned")
+	}
+	for _, replica := range r.Replicas {
+		replica.describe(w)
 	}
 	printWarnings(w, r.Warnings)
 }

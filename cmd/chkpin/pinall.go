@@ -53,7 +53,7 @@ func (c *pinCommand) pinNamed(ctx context.Context, env *environment, client *fli
 		return checkpoint.Pinned{}, &hintedError{&ambiguousError{client.URL(), namesakes}, "give each job a name of its own (pipeline.name)"}
 	}
 	opts := c.options(env)
-	opts.Siblings = c.App.URI
+	opts.Siblings, opts.Replicas = c.App.URI, c.replicas(job.Name)
 	one := restJob{client, jobChoice{JobID: job.ID}, c.IncludeSavepoints}
 	return checkpoint.Pin(ctx, env.store, c.App.Join(job.Name), one, opts)
 }
@@ -89,6 +89,7 @@ func worst(ctx context.Context, failures []error) error {
 // tolerated.
 func (c *pinCommand) summary(ctx context.Context, env *environment, p checkpoint.Pinned, err error, name ...string) error {
 	env.alarm(p)
+	late := behind(ctx, p.Replicas)
 	if err != nil {
 		p.Result = verdictOf(ctx, err).result
 		if c.tolerates(err) {
@@ -103,7 +104,7 @@ func (c *pinCommand) summary(ctx context.Context, env *environment, p checkpoint
 	if len(name) > 0 {
 		result.JobName = name[0]
 	}
-	return errors.Join(err, env.print(result, func(w io.Writer) {
+	return errors.Join(both(err, late), env.print(result, func(w io.Writer) {
 		if len(name) > 0 {
 			fmt.Fprintf(w, "%s: ", name[0])
 			if err != nil {

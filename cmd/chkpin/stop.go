@@ -61,7 +61,8 @@ func (c *stopCommand) Run(ctx context.Context, env *environment) error {
 		p.Result = verdictOf(ctx, err).result
 	}
 	result := resultOf(p)
-	return errors.Join(err, env.print(result, func(w io.Writer) { result.describe(w, err) }))
+	late := behind(ctx, p.Replicas)
+	return errors.Join(both(err, late), env.print(result, func(w io.Writer) { result.describe(w, err) }))
 }
 
 // stopAndPin asks the JobManager all there is to ask before the job stops: in

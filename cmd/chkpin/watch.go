@@ -121,6 +121,11 @@ func (w *watch) log(p checkpoint.Pinned, v verdict, err error) {
 		w.env.log.Info(p.Result, append(attrs, "copied", p.Copied, "reused", p.Reused, "bytes", p.BytesCopied)...)
 	}
 	w.env.alarm(p)
+	for _, r := range p.Replicas {
+		if r.Err != nil {
+			w.env.log.Error("replica", "app", r.App, "error", r.Err)
+		}
+	}
 	for _, text := range p.Warnings {
 		w.env.log.Warn(text)
 	}

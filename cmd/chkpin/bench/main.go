@@ -4,13 +4,13 @@
 //	go run ./cmd/chkpin/bench build/chkpin
 //
 // A tick is measured beside a script around the AWS CLI (script.sh), the first
-// pin of many files beside "s5cmd cp" of the same files, the start beside the
-// least program with the same SDK (package bare), and a listing of a hundred
-// thousand objects beside "s5cmd ls", which only names them. All speak to
-// versitygw on the loopback; what is compared runs in turn, and each figure is a
-// median, but for listings, which run once. Requests are counted by a proxy, and
-// steps with a latency added, so that requests sent at once are seen as such. RSS
-// is that of the largest process.
+// pin of many files beside "s5cmd cp" of the same files, copies between a volume
+// and S3 beside "rclone copy", the start beside the least program with the same
+// SDK (package bare), and a listing of a hundred thousand objects beside "s5cmd
+// ls", which only names them. All speak to versitygw on the loopback; what is
+// compared runs in turn, and each figure is a median, but for listings, which run
+// once. Requests are counted by a proxy, and steps with a latency added, so that
+// requests sent at once are seen as such. RSS is that of the largest process.
 //
 // A missed target is marked in the table and is no failure: other load on the
 // machine is part of what is measured.

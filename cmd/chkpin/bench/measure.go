@@ -32,7 +32,7 @@ type benchmark struct {
 }
 
 func (b *benchmark) run(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{b.requests, b.ticks, b.starts, b.firstPin, b.listings} {
+	for _, part := range []func(context.Context) error{b.requests, b.ticks, b.starts, b.firstPin, b.moves, b.listings} {
 		if err := part(ctx); err != nil {
 			return err
 		}

