@@ -81,6 +81,12 @@ func TestCopyOfWhatAGenerationHolds(t *testing.T) {
 	job.requireCopy(c, 6)
 	deleteBelow(t, job.store, blobstore.MustParse("s3://pins/claim"))
 	job.requireRestores(app, 7)
+
+	// The name of a savepoint of the pinned job says whose state it was.
+	next := job.successor("aaaaaaaa99507e464787c646439a53ff", "s3://pins/claim/savepoint-1624fd-0", 7)
+	next.completes(8)
+	next.pins(app, PinOptions{})
+	next.requireRestores(app, 8)
 }
 
 func TestCopyOfASavepoint(t *testing.T) {
