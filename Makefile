@@ -9,7 +9,7 @@ CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chk
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
 AZURITE   := $(CACHE)/azurite-3.35.0
 
-.PHONY: build tools test lint check demo e2e fuzz bench clean
+.PHONY: build tools test lint check demo e2e fuzz bench clean kube-tools kube-tools-small
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
@@ -63,6 +63,12 @@ $(AIRFLOW)/.installed: manifests/airflow/requirements.lock
 	python3 -m venv --clear $(AIRFLOW)
 	$(AIRFLOW)/bin/pip install --quiet --only-binary :all: --requirement $<
 	touch $@
+
+kube-tools: ## a Kubernetes cluster's programs, Helm and kubeconform; 10 minutes of CPU once, then cached
+	$(MAKE) -C cmd/chkpin/kube/tools GO='$(GO)' CACHE='$(CACHE)' all
+
+kube-tools-small: ## of these only what renders and checks manifests
+	$(MAKE) -C cmd/chkpin/kube/tools GO='$(GO)' CACHE='$(CACHE)' small
 
 clean:
 	rm -rf build
