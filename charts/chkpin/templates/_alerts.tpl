@@ -5,7 +5,8 @@ and any usual configuration of Prometheus. A gauge is 0 until a tick has looked:
 {{- define "chkpin.alerts.watch" -}}
 {{- $root := first . -}}
 {{- $a := last . -}}
-{{- $which := printf `{namespace=%q, pod=~"%s-[0-9a-z]+-[0-9a-z]+"}` $root.Release.Namespace $a.fullname -}}
+{{- $where := printf `namespace=%q, pod=~"%s-[0-9a-z]+-[0-9a-z]+"` $root.Release.Namespace $a.fullname -}}
+{{- $which := printf "{%s}" $where -}}
 name: {{ $a.fullname }}
 application: {{ $a.name }}
 labels:
@@ -29,8 +30,21 @@ rules:
     annotations:
       summary: {{ $a.name }} is not pinned, the running job does not come from the pin.
       description: It started empty or from something older, or the pin is on hold after a rollback. Restart the job from the pin, or accept it once with --accept-lineage.
+  - alert: ChkpinStartedEmpty
+    expr: chkpin_started_empty{{ $which }} == 1
+    annotations:
+      summary: {{ $a.name }} started empty although state is pinned.
+      description: Its manifest does not restore the pin, or Flink did not read the argument. Stop the job and start it with what chkpin resolve prints.
+  - alert: ChkpinReplicaBehind
+    expr: chkpin_replicas_behind{{ $which }} > 0
+    for: 30m
+    annotations:
+      summary: A replica of the pin of {{ $a.name }} is behind.
+      description: The pin itself is not affected. The log of {{ `{{ $labels.pod }}` }} says which, and why.
   - alert: ChkpinTicksFail
-    expr: sum(increase(chkpin_ticks_total{{ $which | replace "}" `, result=~"damaged|ambiguous|denied|usage|failed"}` }}[15m])) > 0 and sum(increase(chkpin_ticks_total{{ $which | replace "}" `, result=~"pinned|unchanged|skipped"}` }}[15m])) == 0
+    expr: |-
+      sum(increase(chkpin_ticks_total{ {{- $where }}, result=~"damaged|ambiguous|denied|usage|failed"}[15m])) > 0
+        unless sum(increase(chkpin_ticks_total{ {{- $where }}, result=~"pinned|unchanged|skipped"}[15m])) > 0
     for: 5m
     annotations:
       summary: Ticks of {{ $a.name }} fail.

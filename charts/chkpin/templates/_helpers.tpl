@@ -42,6 +42,7 @@ addition "fullname", "selector" (labels) and "serviceAccountName".
 {{- $fullname := include "chkpin.fullname" . -}}
 {{- $all := list -}}
 {{- $names := dict -}}
+{{- $folders := dict -}}
 {{- range .Values.applications | default (list dict) -}}
 {{- $a := include "chkpin.merge" (list (omit $root.Values "applications") .) | fromJson -}}
 {{- $name := default $root.Release.Name .name -}}
@@ -55,6 +56,11 @@ addition "fullname", "selector" (labels) and "serviceAccountName".
 {{- if not (or $a.jobmanager $a.flinkConfigMap (get $a.settings "flink-conf")) -}}
 {{- fail (printf "application %q: set jobmanager, such as http://%s-jobmanager:8081, or flinkConfigMap" $name $name) -}}
 {{- end -}}
+{{- $folder := trimSuffix "/" $a.app -}}
+{{- if hasKey $folders $folder -}}
+{{- fail (printf "applications %q and %q have the same app: one would hold the other" (get $folders $folder) $name) -}}
+{{- end -}}
+{{- $_ := set $folders $folder $name -}}
 {{- $_ := set $a "name" $name -}}
 {{- $_ := set $a "fullname" (include "chkpin.shorten" (ternary (printf "%s-%s" $fullname $name) $fullname (hasKey . "name"))) -}}
 {{- $_ := set $a "serviceAccountName" (ternary ($a.serviceAccount.name | default $a.fullname) ($a.serviceAccount.name | default "default") $a.serviceAccount.create) -}}
