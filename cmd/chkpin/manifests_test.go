@@ -31,13 +31,21 @@ func TestManifestsSpeakOurCommandLine(t *testing.T) {
 	}
 	flinkConf := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(flinkConf, "config.yaml"), []byte("rest.address: jobmanager\n"), 0o644))
+	here := strings.NewReplacer("/opt/flink/conf", flinkConf)
 	lines := 0
 	for _, name := range append(plain, rendered...) {
 		documents := documentsOf(t, name)
 		configMaps := map[string]map[string]any{}
 		for _, d := range documents {
 			if d["kind"] == "ConfigMap" {
-				configMaps[d["metadata"].(map[string]any)["name"].(string)], _ = d["data"].(map[string]any)
+				data, _ := d["data"].(map[string]any)
+				configMaps[d["metadata"].(map[string]any)["name"].(string)] = data
+				if targets, ok := data["targets.yaml"].(string); ok {
+					file := filepath.Join(t.TempDir(), "targets.yaml")
+					require.NoError(t, os.WriteFile(file, []byte(targets), 0o644))
+					_, err := readTargets(file)
+					assert.NoError(t, err, name)
+				}
 			}
 		}
 		for _, d := range documents {
@@ -49,7 +57,7 @@ func TestManifestsSpeakOurCommandLine(t *testing.T) {
 							assert.True(t, variables[variable], "chkpin does not know %s", variable)
 							assert.NotEmpty(t, value, variable)
 						}
-						t.Setenv(variable, strings.ReplaceAll(value, "/opt/flink/conf", flinkConf))
+						t.Setenv(variable, here.Replace(value))
 					}
 					_, _, err := parse(c.args, io.Discard, io.Discard)
 					assert.NoError(t, err, "chkpin %s, with %v", strings.Join(c.args, " "), c.env)
@@ -121,7 +129,7 @@ func variablesOf(container map[string]any, configMaps map[string]map[string]any)
 		variable := item.(map[string]any)
 		value, ok := variable["value"].(string)
 		if !ok {
-			value = "secret"
+			value = "0" // of a Secret, or the index of a Job
 		}
 		env[variable["name"].(string)] = value
 	}

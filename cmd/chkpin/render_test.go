@@ -39,7 +39,7 @@ func runs(t *testing.T, name string, args ...string) string {
 func TestChartRenders(t *testing.T) {
 	files, err := filepath.Glob(chart + "ci/*.yaml")
 	require.NoError(t, err)
-	require.Len(t, files, 3)
+	require.Len(t, files, 4)
 	for _, values := range files {
 		runs(t, "helm", "lint", "--strict", chart, "--values", values)
 		rendered := runs(t, "helm", "template", "orders", chart, "--namespace", "orders", "--values", values)

@@ -46,6 +46,9 @@ addition "fullname", "selector" (labels) and "serviceAccountName".
 {{- range .Values.applications | default (list dict) -}}
 {{- $a := include "chkpin.merge" (list (omit $root.Values "applications") .) | fromJson -}}
 {{- $name := default $root.Release.Name .name -}}
+{{- if and (eq $name "fleet") .name -}}
+{{- fail "applications: call none \"fleet\"" -}}
+{{- end -}}
 {{- if hasKey $names $name -}}
 {{- fail (printf "applications: two have the name %q" $name) -}}
 {{- end -}}
@@ -63,7 +66,8 @@ addition "fullname", "selector" (labels) and "serviceAccountName".
 {{- $_ := set $folders $folder $name -}}
 {{- $_ := set $a "name" $name -}}
 {{- $_ := set $a "fullname" (include "chkpin.shorten" (ternary (printf "%s-%s" $fullname $name) $fullname (hasKey . "name"))) -}}
-{{- $_ := set $a "serviceAccountName" (ternary ($a.serviceAccount.name | default $a.fullname) ($a.serviceAccount.name | default "default") $a.serviceAccount.create) -}}
+{{- $owner := ternary (include "chkpin.fleetName" $root) $a.fullname (eq $a.mode "fleet") -}}
+{{- $_ := set $a "serviceAccountName" ($a.serviceAccount.name | default (ternary $owner "default" $a.serviceAccount.create)) -}}
 {{- $_ := set $a "selector" (dict "app.kubernetes.io/name" "chkpin" "app.kubernetes.io/instance" $root.Release.Name "chkpin/application" $name) -}}
 {{- $all = append $all $a -}}
 {{- end -}}
@@ -135,6 +139,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if .targets -}}
+{{- $env = append $env (dict "name" "CHKPIN_SHARD" "valueFrom" (dict "fieldRef" (dict "fieldPath" "metadata.annotations['batch.kubernetes.io/job-completion-index']"))) -}}
+{{- end -}}
 {{- concat $env .env | toYaml -}}
 {{- end -}}
 
@@ -147,9 +154,47 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $args = append $args (printf "--relocated=%s" .) -}}
 {{- end -}}
 {{- end -}}
+{{- if not $a.targets -}}
 {{- $args = append $args $a.app -}}
 {{- with $a.jobmanager }}{{ $args = append $args . }}{{ end -}}
+{{- end -}}
 {{- toYaml $args -}}
+{{- end -}}
+
+{{/*
+What runs ticks, as JSON {"workloads": […]}: each application as above, but those with "mode: fleet", which are one together. That has the
+release's values and "targets", the entries of the file of --targets.
+*/}}
+{{- define "chkpin.workloads" -}}
+{{- $workloads := list -}}
+{{- $targets := list -}}
+{{- $serviceAccountName := "" -}}
+{{- range $a := (include "chkpin.applications" . | fromJson).applications -}}
+{{- if eq $a.mode "fleet" -}}
+{{- $target := dict "name" $a.name "app" $a.app "jobmanager" (required (printf "application %q: with mode fleet set jobmanager" $a.name) $a.jobmanager) -}}
+{{- range $field, $flag := dict "job" "job" "jobId" "job-id" "all" "all" "replicas" "replica" -}}
+{{- with get $a.settings $flag -}}{{- $_ := set $target $field . -}}{{- end -}}
+{{- end -}}
+{{- if kindIs "string" $target.replicas -}}{{- $_ := set $target "replicas" (splitList "," $target.replicas) -}}{{- end -}}
+{{- $targets = append $targets $target -}}
+{{- $serviceAccountName = $a.serviceAccountName -}}
+{{- else -}}
+{{- $workloads = append $workloads $a -}}
+{{- end -}}
+{{- end -}}
+{{- if $targets -}}
+{{- $settings := merge (dict "targets" "/etc/chkpin/targets.yaml" "shards" .Values.fleet.shards) (omit .Values.settings "job" "job-id" "all" "replica") -}}
+{{- $fleet := merge (dict "name" "fleet" "mode" "cronjob" "targets" $targets "settings" $settings) (omit .Values "applications" "settings" "mode") -}}
+{{- $_ := set $fleet "fullname" (include "chkpin.fleetName" .) -}}
+{{- $_ := set $fleet "serviceAccountName" $serviceAccountName -}}
+{{- $_ := set $fleet "selector" (dict "app.kubernetes.io/name" "chkpin" "app.kubernetes.io/instance" .Release.Name "chkpin/application" "fleet") -}}
+{{- $workloads = append $workloads $fleet -}}
+{{- end -}}
+{{- dict "workloads" $workloads | toJson -}}
+{{- end -}}
+
+{{- define "chkpin.fleetName" -}}
+{{- include "chkpin.shorten" (printf "%s-fleet" (include "chkpin.fullname" .)) -}}
 {{- end -}}
 
 {{/* The labels of pods: (list application), and more: (list application map). */}}
@@ -219,11 +264,16 @@ containers:
       {{- toYaml $a.resources | nindent 6 }}
     securityContext:
       {{- toYaml $a.securityContext | nindent 6 }}
-    {{- if or $a.flinkConfigMap $a.claims $a.volumeMounts }}
+    {{- if or $a.flinkConfigMap $a.targets $a.claims $a.volumeMounts }}
     volumeMounts:
       {{- if $a.flinkConfigMap }}
       - name: flink-conf
         mountPath: /opt/flink/conf
+        readOnly: true
+      {{- end }}
+      {{- if $a.targets }}
+      - name: targets
+        mountPath: /etc/chkpin
         readOnly: true
       {{- end }}
       {{- range $a.claims }}
@@ -237,12 +287,17 @@ containers:
       {{- toYaml . | nindent 6 }}
       {{- end }}
     {{- end }}
-{{- if or $a.flinkConfigMap $a.claims $a.volumes }}
+{{- if or $a.flinkConfigMap $a.targets $a.claims $a.volumes }}
 volumes:
   {{- with $a.flinkConfigMap }}
   - name: flink-conf
     configMap:
       name: {{ . }}
+  {{- end }}
+  {{- if $a.targets }}
+  - name: targets
+    configMap:
+      name: {{ $a.fullname }}
   {{- end }}
   {{- $claims := dict }}
   {{- range $a.claims }}{{ $_ := set $claims .claimName true }}{{ end }}
