@@ -89,6 +89,9 @@ func New(config Config) (*Client, error) {
 	return &Client{client}, nil
 }
 
+// Close gives idle connections up. It is for those who use many clients; this one can be used further.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // URL is the root that the client calls, without user information.
 func (c *Client) URL() string { return c.rest.URL() }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -65,7 +64,7 @@ const softLimit = 48 << 20
 // its line, and once more in the exit code.
 func (c *listCommand) Run(ctx context.Context, env *environment) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(softLimit)
+		lowerMemoryLimit(softLimit)
 	}
 	l := &listing{env: env, root: c.Root, tree: c.Tree}
 	for f, err := range checkpoint.List(ctx, env.store, c.Root, checkpoint.ListOptions{Job: c.Job, Relocations: env.relocations}) {

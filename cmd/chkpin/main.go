@@ -14,6 +14,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 // run parses the command line, runs the command until it ends or a signal
 // arrives, and returns the exit code.
 func run(args []string) int {
+	fitContainer(cgroupLimits)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)

@@ -59,6 +59,7 @@ func TestStories(t *testing.T) {
 			"platform":    platformDoes,
 			"cluster":     clusterDoes,
 			"azurite":     startAzurite,
+			"expand":      expand,
 			"copy":        copyFolder,
 			"operator":    changeOperator,
 		},
@@ -323,4 +324,11 @@ func changeOperator(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Fatalf("%s has no operator %s", args[2], args[0])
+}
+
+// expand FILE puts the values of $VARIABLES into a file.
+func expand(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "expand FILE")
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }

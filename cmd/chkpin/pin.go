@@ -78,11 +78,12 @@ func (f sourceFlags) apply(opts *checkpoint.PinOptions, env *environment) {
 }
 
 type pinCommand struct {
-	App        appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	App        appURI `arg:"" optional:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
 	jobManager `group:"Reaching the JobManager:"`
 	jobChoice
 	sourceFlags
 	tickFlags
+	fleetFlags `group:"Pinning many applications:"`
 
 	All           bool     `xor:"job" env:"CHKPIN_ALL" help:"Pin every live job of a session cluster, each to <app>/<job name>."`
 	AcceptLineage bool     `env:"CHKPIN_ACCEPT_LINEAGE" help:"Pin a run that does not descend from what is pinned."`
@@ -106,6 +107,7 @@ type pinResult struct {
 	RestoredID   int64    `json:"restoredId"`
 	StartedEmpty bool     `json:"startedEmpty"`
 	JobName      string   `json:"jobName,omitempty"` // with --all
+	Target       string   `json:"target,omitempty"`  // with --targets
 
 	Replicas []replicaResult `json:"replicas,omitempty"` // with --replica
 }
@@ -131,17 +133,33 @@ func (e *environment) alarm(p checkpoint.Pinned) {
 // Run pins once. The result is printed whatever comes out, so that a reader of
 // the JSON need not parse the error.
 func (c *pinCommand) Run(ctx context.Context, env *environment) error {
-	keepHeapSmall()
-	client, err := c.client(env)
-	if err != nil {
+	if err := c.checkTargets(); err != nil {
 		return err
 	}
+	keepHeapSmall()
+	if c.Targets != "" {
+		return c.pinTargets(ctx, env)
+	}
+	return c.pin(ctx, env, env.printPinned)
+}
+
+// tell is told what became of each job, with the error unless it is tolerated,
+// and returns that and its own.
+type tell func(pinResult, error) error
+
+// pin pins what one JobManager has.
+func (c *pinCommand) pin(ctx context.Context, env *environment, tell tell) error {
+	client, err := c.client(env)
+	if err != nil {
+		return c.summary(ctx, env, tell, checkpoint.Pinned{}, err)
+	}
+	defer client.Close()
 	if c.All {
-		return c.pinAll(ctx, env, client)
+		return c.pinAll(ctx, env, client, tell)
 	}
 	job := restJob{client, c.jobChoice, c.IncludeSavepoints}
 	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, job, c.options(env))
-	return c.summary(ctx, env, p, err)
+	return c.summary(ctx, env, tell, p, err)
 }
 
 // keepHeapSmall trades time for memory: most of what a tick with many files

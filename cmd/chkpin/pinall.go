@@ -14,21 +14,21 @@ import (
 
 // pinAll pins every live job of a session cluster below a folder of its name.
 // Jobs fail independently; the error is that of the worst.
-func (c *pinCommand) pinAll(ctx context.Context, env *environment, client *flinkrest.Client) error {
+func (c *pinCommand) pinAll(ctx context.Context, env *environment, client *flinkrest.Client, tell tell) error {
 	jobs, err := client.Jobs(ctx)
 	if err != nil {
-		return c.summary(ctx, env, checkpoint.Pinned{}, err)
+		return c.summary(ctx, env, tell, checkpoint.Pinned{}, err)
 	}
 	live := slices.DeleteFunc(slices.Clone(jobs), func(j flinkrest.Job) bool { return !j.State.Live() })
 	if len(live) == 0 {
-		return c.summary(ctx, env, checkpoint.Pinned{}, &noJobError{client.URL(), c.jobChoice, jobs})
+		return c.summary(ctx, env, tell, checkpoint.Pinned{}, &noJobError{client.URL(), c.jobChoice, jobs})
 	}
 	slices.SortFunc(live, func(a, b flinkrest.Job) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	var failures []error
 	for _, job := range live {
 		p, err := c.pinNamed(ctx, env, client, job, live)
 		p.JobID = job.ID
-		if err := c.summary(ctx, env, p, err, job.Name); err != nil {
+		if err := c.summary(ctx, env, tell, p, err, job.Name); err != nil {
 			failures = append(failures, fmt.Errorf("job %q: %w", job.Name, err))
 		}
 		if ctx.Err() != nil {
@@ -85,9 +85,9 @@ func worst(ctx context.Context, failures []error) error {
 	return &allError{failures, slices.MinFunc(failures, func(a, b error) int { return rank(a) - rank(b) })}
 }
 
-// summary prints what became of one job and returns the error, unless it is
+// summary tells what became of one job and returns the error, unless it is
 // tolerated.
-func (c *pinCommand) summary(ctx context.Context, env *environment, p checkpoint.Pinned, err error, name ...string) error {
+func (c *pinCommand) summary(ctx context.Context, env *environment, tell tell, p checkpoint.Pinned, err error, name ...string) error {
 	env.alarm(p)
 	late := behind(ctx, p.Replicas)
 	if err != nil {
@@ -104,13 +104,27 @@ func (c *pinCommand) summary(ctx context.Context, env *environment, p checkpoint
 	if len(name) > 0 {
 		result.JobName = name[0]
 	}
-	return errors.Join(both(err, late), env.print(result, func(w io.Writer) {
-		if len(name) > 0 {
-			fmt.Fprintf(w, "%s: ", name[0])
+	err = tell(result, err)
+	return both(err, late)
+}
+
+// printPinned prints what became of one job.
+func (e *environment) printPinned(r pinResult, err error) error {
+	return errors.Join(err, e.print(r, func(w io.Writer) {
+		if r.quiet() {
+			return
+		}
+		if label := r.label(); label != "" {
+			fmt.Fprintf(w, "%s: ", label)
 			if err != nil {
-				fmt.Fprintln(w, p.Result)
+				fmt.Fprintln(w, r.Result)
 			}
 		}
-		result.describe(w, err)
+		r.describe(w, err)
 	}))
+}
+
+// label says which of several jobs a result is about.
+func (r pinResult) label() string {
+	return strings.Trim(r.Target+"/"+r.JobName, "/")
 }
