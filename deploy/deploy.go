@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/chkpin/chkpin/blobstore"
@@ -109,8 +110,11 @@ func (d *Deployer) plan(ctx context.Context, wanted Manifest, held *plan) (*plan
 	if len(p.facts.Live) == 1 {
 		p.JobID = p.facts.Live[0].ID
 	}
-	if old := p.facts.Deployed; old != nil {
+	if old := p.facts.Deployed; old != nil && p.Kind != Error {
 		p.Diff = QueryDiff(*old, wanted)
+	}
+	if p.Diff != "" && held == nil {
+		d.note("%s: the query changed\n%s", wanted.Name, strings.TrimRight(p.Diff, "\n"))
 	}
 	if p.Kind == Clean && p.facts.Deployed == nil && p.facts.Highest > 0 {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("no manifest is stored, but there is state of version %d: is the folder of the manifests right?", p.facts.Highest))

@@ -22,9 +22,9 @@ type NoStateError struct {
 
 func (e *NoStateError) Error() string {
 	if len(e.Passed) == 0 {
-		return fmt.Sprintf("not running, and there is no checkpoint or savepoint of version %d of job %s", e.Version, e.Name)
+		return fmt.Sprintf("not running, and there is no checkpoint or savepoint of version %d", e.Version)
 	}
-	return fmt.Sprintf("not running, and no checkpoint or savepoint of version %d of job %s restores: %s", e.Version, e.Name, strings.Join(e.Passed, "; "))
+	return fmt.Sprintf("not running, and no checkpoint or savepoint of version %d restores: %s", e.Version, strings.Join(e.Passed, "; "))
 }
 
 // Is makes it an [ErrNoState].

@@ -54,7 +54,8 @@ func QueryDiff(deployed, wanted Manifest) string {
 		return ""
 	}
 	lines := func(m Manifest) []byte { return []byte(strings.TrimSpace(m.SQL+m.Code) + "\n") }
-	return string(diff.Diff("deployed", lines(deployed), "wanted", lines(wanted)))
+	_, text, _ := strings.Cut(string(diff.Diff("deployed", lines(deployed), "wanted", lines(wanted))), "\n")
+	return text
 }
 
 // normalSQL has one blank for every run of whitespace. In literals and quoted

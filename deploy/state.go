@@ -138,13 +138,18 @@ type State struct {
 // proves. Of states of one query the newest is what the store took in last.
 func (d *Deployer) newestState(ctx context.Context, folders stateFolders, version int) (State, error) {
 	opts := checkpoint.ResolveOptions{AnyLineage: true, Flink: d.Flink, Relocations: d.Relocations}
-	for _, folder := range folders.checkpoints {
-		opts.Checkpoints = append(opts.Checkpoints, folder.Join(strconv.Itoa(version)))
+	var err error
+	if opts.Checkpoints, err = d.filled(ctx, folders.checkpoints, version); err != nil {
+		return State{}, err
 	}
-	for _, folder := range folders.savepoints {
-		opts.Savepoints = append(opts.Savepoints, folder.Join(strconv.Itoa(version)))
+	if opts.Savepoints, err = d.filled(ctx, folders.savepoints, version); err != nil {
+		return State{}, err
 	}
-	found, err := checkpoint.Resolve(ctx, d.Store, opts.Checkpoints[0], opts)
+	places := append(opts.Checkpoints, opts.Savepoints...)
+	if len(places) == 0 {
+		return State{}, nil
+	}
+	found, err := checkpoint.Resolve(ctx, d.Store, places[0], opts) // where there is no pin
 	s := State{Path: found.Path, found: found}
 	for _, c := range found.Candidates {
 		if c.Preferred {
@@ -155,6 +160,22 @@ func (d *Deployer) newestState(ctx context.Context, folders stateFolders, versio
 		return s, nil
 	}
 	return s, err
+}
+
+// filled are the folders of one version that hold anything.
+func (d *Deployer) filled(ctx context.Context, folders []blobstore.URI, version int) ([]blobstore.URI, error) {
+	var filled []blobstore.URI
+	for _, folder := range folders {
+		folder = folder.Join(strconv.Itoa(version))
+		for _, err := range d.Store.List(ctx, d.Relocations.Apply(folder), blobstore.ListOptions{Shallow: true}) {
+			if err != nil {
+				return nil, err
+			}
+			filled = append(filled, folder)
+			break
+		}
+	}
+	return filled, nil
 }
 
 // prove checks one state and tells how to start from it.

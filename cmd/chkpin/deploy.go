@@ -36,6 +36,8 @@ type deployCommand struct {
 	StopTimeout     time.Duration           `default:"10m" env:"CHKPIN_STOP_TIMEOUT" help:"For the savepoint of a job that is stopped."`
 	StartTimeout    time.Duration           `default:"5m" env:"CHKPIN_START_TIMEOUT" help:"For the command, and until the job is RUNNING."`
 
+	Settle time.Duration `default:"5s" env:"CHKPIN_SETTLE" help:"How long a job must be RUNNING to count as started: one that fails to restore is RUNNING, too, for a moment."`
+
 	JobManager       string `name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"URL of the JobManager's REST API, such as http://session:8081; --flink-conf can tell it."`
 	jobManagerAccess `group:"Reaching the JobManager:"`
 
@@ -110,6 +112,9 @@ func (c *deployCommand) Run(ctx context.Context, env *environment) error {
 	return worst(ctx, failures)
 }
 
+// looks is how often a job is looked at while it settles.
+const looks = 5
+
 func (c *deployCommand) deployer(ctx context.Context, env *environment) (*deploy.Deployer, error) {
 	client, err := jobManager{c.JobManager, c.jobManagerAccess}.client(env)
 	if err != nil {
@@ -122,6 +127,7 @@ func (c *deployCommand) deployer(ctx context.Context, env *environment) (*deploy
 	d := &deploy.Deployer{
 		Store: env.store, JobManager: cluster, Manifests: c.Manifests.URI, StartTimeout: c.StartTimeout,
 		Flink: c.FlinkVersion, Relocations: env.relocations, NewID: uuid.NewString, Note: env.note,
+		Looks: looks, Interval: max(c.Settle/looks, time.Millisecond),
 	}
 	if d.Flink.IsZero() {
 		version, err := client.Version(ctx)
@@ -217,9 +223,6 @@ func (c *deployCommand) result(ctx context.Context, job deploy.Manifest, o deplo
 func (c *deployCommand) tell(env *environment, r deployResult, o deploy.Outcome) error {
 	for _, text := range r.Warnings {
 		env.log.Warn(text, "job", r.Name)
-	}
-	if o.Diff != "" {
-		env.note("%s: the query changed\n%s", r.Name, strings.TrimRight(o.Diff, "\n"))
 	}
 	if !env.json && c.DryRun {
 		return nil
