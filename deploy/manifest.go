@@ -108,11 +108,11 @@ func parseFields(file string, data []byte) (map[string]yaml.Node, error) {
 	case err != nil:
 		return nil, syntaxError(file, data, err)
 	}
+	if root := document.Content[0]; root.Kind != yaml.MappingNode {
+		return nil, at(file, root, "it is not a mapping with the fields of a job")
+	}
 	var fields map[string]yaml.Node
-	if err := document.Decode(&fields); err != nil || document.Content[0].Kind != yaml.MappingNode {
-		if err == nil {
-			err = errors.New("it is not a mapping with the fields of a job")
-		}
+	if err := document.Decode(&fields); err != nil {
 		return nil, syntaxError(file, data, err)
 	}
 	switch err := decoder.Decode(&document); {
@@ -129,8 +129,7 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // syntaxError says where. The library tells the line alone; the column is that of
 // its first word.
 func syntaxError(file string, data []byte, err error) error {
-	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n  ")
-	text, _, _ = strings.Cut(text, "\n")
+	text := oneLine(err)
 	e := &ManifestError{File: file, Text: "not YAML: " + text}
 	m := yamlLine.FindStringSubmatch(text)
 	if m == nil {
@@ -143,6 +142,13 @@ func syntaxError(file string, data []byte, err error) error {
 		e.Column = 1 + len(line) - len(bytes.TrimLeft(line, " \t"))
 	}
 	return e
+}
+
+// oneLine is the first thing that the library has to say.
+func oneLine(err error) string {
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n  ")
+	text, _, _ = strings.Cut(text, "\n")
+	return text
 }
 
 func at(file string, n *yaml.Node, format string, args ...any) error {
@@ -179,9 +185,12 @@ func (m *Manifest) readProperties(file string, field *yaml.Node) error {
 	if field.Tag == "!!null" {
 		return nil
 	}
+	if field.Kind != yaml.MappingNode && field.Kind != yaml.AliasNode {
+		return at(file, field, "flinkProperties is not a mapping of settings")
+	}
 	var properties map[string]yaml.Node
 	if err := field.Decode(&properties); err != nil {
-		return at(file, field, "flinkProperties is not a mapping of settings: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return at(file, field, "flinkProperties: %s", oneLine(err))
 	}
 	for _, key := range slices.Sorted(maps.Keys(properties)) {
 		value := properties[key]
@@ -206,7 +215,7 @@ func (m *Meta) read(file string, field *yaml.Node) error {
 		Layout  int    `yaml:"layout"`
 	}
 	if err := field.Decode(&meta); err != nil {
-		return at(file, field, "meta: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return at(file, field, "meta: %s", oneLine(err))
 	}
 	if meta.Layout > newestLayout {
 		return at(file, field, "written by a newer chkpin (layout %d); this one knows layout %d", meta.Layout, newestLayout)

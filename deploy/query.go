@@ -53,7 +53,14 @@ func QueryDiff(deployed, wanted Manifest) string {
 	if deployed.sameQuery(wanted) {
 		return ""
 	}
-	lines := func(m Manifest) []byte { return []byte(strings.TrimSpace(m.SQL+m.Code) + "\n") }
+	lines := func(m Manifest) []byte {
+		text := strings.TrimSpace(m.SQL+m.Code) + "\n"
+		if (deployed.Code == "") != (wanted.Code == "") {
+			kind, _, _ := strings.Cut(m.query(), "\n")
+			text = kind + ":\n" + text
+		}
+		return []byte(text)
+	}
 	_, text, _ := strings.Cut(string(diff.Diff("deployed", lines(deployed), "wanted", lines(wanted))), "\n")
 	return text
 }
@@ -85,6 +92,7 @@ func normalSQL(sql string) string {
 			var comment string
 			comment, text = through(text, "\n")
 			write(strings.TrimRightFunc(comment, unicode.IsSpace) + "\n")
+			text = strings.TrimLeftFunc(text, unicode.IsSpace)
 		default:
 			write(text[:1])
 			text = text[1:]
