@@ -236,16 +236,23 @@ func (d *Deployer) goOn(ctx context.Context, p *plan, folders stateFolders) (sta
 // Deploy decides about one job and carries that out.
 func (d *Deployer) Deploy(ctx context.Context, wanted Manifest) (Outcome, error) {
 	p, err := d.plan(ctx, wanted, nil)
-	if err != nil || !p.Kind.Starts() && !p.facts.Unconfirmed {
+	if err != nil {
 		return p.Outcome, err
 	}
-	if p.claim.alive() {
+	if !p.Kind.Starts() && !p.facts.Unconfirmed {
+		if p.claim.tag != "" && !p.claim.about(p.stored) {
+			err = p.claim.drop(ctx) // killed when all was done
+		}
+		return p.Outcome, err
+	}
+	mine := p.claim
+	if mine.alive() {
 		d.note("%s: waiting %s, in case the deploy that has begun already is still at work", wanted.Name, 3*d.beat())
 	}
-	if err := p.claim.take(ctx, p.record(d.newID()), 3*d.beat()); err != nil {
+	if err := mine.take(ctx, p.record(d.newID()), 3*d.beat()); err != nil {
 		return p.Outcome, err
 	}
-	held, release := p.claim.hold(ctx, d.beat())
+	held, release := mine.hold(ctx, d.beat())
 	defer release()
 	p, err = d.carryOut(held, p)
 	lost := context.Cause(held)
@@ -255,10 +262,10 @@ func (d *Deployer) Deploy(ctx context.Context, wanted Manifest) (Outcome, error)
 		return p.Outcome, lost
 	case err != nil:
 		// Without this, the next deploy has to wait whether this one is still at work.
-		_ = p.claim.write(context.WithoutCancel(ctx), func(r *record) { r.Ended = true })
+		_ = mine.write(context.WithoutCancel(ctx), func(r *record) { r.Ended = true })
 		return p.Outcome, err
 	}
-	return p.Outcome, p.claim.drop(ctx)
+	return p.Outcome, mine.drop(ctx)
 }
 
 // record tells the next deploy what this one is about.
