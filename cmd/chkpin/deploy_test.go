@@ -26,6 +26,7 @@ import (
 // chkpin is killed after its k-th call to the store, to the JobManager or of the command, for every k. Then
 // the job runs on, or ends; and a second deploy ends right: one job, the wanted one, and no state is lost.
 func TestDeployIsKilled(t *testing.T) {
+	t.Parallel()
 	for _, scenario := range []struct {
 		name           string
 		before, wanted deploy.Manifest // before has no name for a new job
@@ -66,6 +67,7 @@ func TestDeployIsKilled(t *testing.T) {
 
 // What was wanted may be another thing by the time of the second deploy.
 func TestDeployIsKilledAndSomethingElseIsWanted(t *testing.T) {
+	t.Parallel()
 	before, never, wanted := ordersWith("SELECT a", "1"), ordersWith("SELECT b", "1"), ordersWith("SELECT c", "1")
 	for name, wanted := range map[string]deploy.Manifest{"the one before": before, "a third": wanted} {
 		t.Run(name, func(t *testing.T) {
@@ -85,6 +87,7 @@ func TestDeployIsKilledAndSomethingElseIsWanted(t *testing.T) {
 
 // Of two deploys at once one wins, and the other says so, whatever call of the first the second comes in at.
 func TestTwoDeploysAtOnce(t *testing.T) {
+	t.Parallel()
 	wanted := ordersWith("SELECT a", "2")
 	for k, came := 1, true; came; k++ {
 		x := newDeployLab(t)
