@@ -30,7 +30,7 @@ type launcher struct {
 	env     *environment
 	program string
 	command []string
-	place   place // of {restore}, where the command is one that chkpin knows
+	place   place // where Flink reads options
 	flink   checkpoint.FlinkVersion
 }
 
@@ -56,22 +56,44 @@ func (c *deployCommand) launcher(env *environment) (*launcher, error) {
 			}
 		}
 	}
-	known := false
-	l.place, known = placeIn(c.command)
-	at := slices.Index(c.command, restoreWord)
-	switch {
-	case known && at < 0:
-		return nil, usagef("put it right behind "+c.command[l.place.at-1], "the command has no %s, so the job would always start without state", restoreWord)
-	case known && at < l.place.at:
-		return nil, usagef("put it right behind "+c.command[l.place.at-1], "%s stands where Flink reads no options", restoreWord)
-	}
-	if !known {
-		l.place.run = true
+	var known bool
+	if l.place, known = placeIn(c.command); !known {
+		l.place.run = true // a script, which is free to use other variables
+		return l, nil
 	}
 	if option := restoreOption(c.command[l.place.at:], l.place.run); option != "" {
 		return nil, usagef("write "+restoreWord+" in its place", "the command says already what to restore, with %s", option)
 	}
+	behind := "put it right behind " + c.command[l.place.at-1]
+	at := slices.Index(c.command, restoreWord)
+	switch {
+	case at < 0:
+		return nil, usagef(behind, "the command has no %s, so the job would always start without state", restoreWord)
+	case at < l.place.at:
+		return nil, usagef(behind, "%s stands where Flink reads no options", restoreWord)
+	}
+	if word := firstArgument(c.command[l.place.at:at], l.place.run); word != "" {
+		return nil, usagef(behind, "%s stands behind %s, where Flink reads no options", restoreWord, word)
+	}
 	return l, nil
+}
+
+// firstArgument is the first of some words that Flink takes neither for an option
+// nor for the value of one, "" if there is none.
+func firstArgument(words []string, run bool) string {
+	valued := entryPointValued
+	if run {
+		valued = runValued
+	}
+	for i := 0; i < len(words); i++ {
+		switch word := words[i]; {
+		case slices.Contains(valued, word):
+			i++
+		case word != propertiesWord && !strings.HasPrefix(word, "-"):
+			return word
+		}
+	}
+	return ""
 }
 
 // start runs the command for one job. What it prints goes to stderr: stdout is
