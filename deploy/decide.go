@@ -3,6 +3,7 @@ package deploy
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Kind is what to do with a job.
@@ -24,10 +25,11 @@ func (k Kind) Starts() bool { return k != Nothing && k != Error }
 // Job is one line of a JobManager's list.
 type Job struct {
 	ID, Name, State string
-	Live            bool // it goes on or may go on
+	Live            bool      // it goes on or may go on
+	Start           time.Time // tells runs with a constant id apart
 }
 
-// Ending reports whether a live job is on its way to its end, or may be.
+// ending reports whether a live job is on its way to its end, or may be.
 func (j Job) ending() bool { return j.State == "CANCELLING" || j.State == "FAILING" }
 
 // Facts are all that the decision about one job depends on.

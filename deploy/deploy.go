@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -61,7 +60,6 @@ type Deployer struct {
 
 	Now   func() time.Time                 // nil means time.Now
 	NewID func() string                    // makes query-ids: UUIDs
-	Log   *slog.Logger                     // nil means silent
 	Note  func(format string, args ...any) // tells people how far a deploy is; may be nil
 }
 
@@ -84,8 +82,16 @@ type plan struct {
 	stored []byte // as it is; nil for none
 	tag    string
 	claim  *claim
-	seen   map[string]bool // ids of all jobs with the name
+	seen   map[run]bool // of all jobs with the name
 }
+
+// run is one run of a job.
+type run struct {
+	id    string
+	start int64
+}
+
+func runOf(j Job) run { return run{j.ID, j.Start.UnixMilli()} }
 
 // Plan decides about one job and changes nothing. A job that a person has to look
 // at is an error, and the decision says so, too.
@@ -97,7 +103,7 @@ func (d *Deployer) Plan(ctx context.Context, wanted Manifest) (Outcome, error) {
 // plan finds out all that the decision depends on. held is the claim that this
 // deploy has already, with what it was taken over from in the facts.
 func (d *Deployer) plan(ctx context.Context, wanted Manifest, held *plan) (*plan, error) {
-	p := &plan{facts: Facts{Wanted: wanted}, seen: map[string]bool{}}
+	p := &plan{facts: Facts{Wanted: wanted}, seen: map[run]bool{}}
 	p.Decision = Decision{Kind: Error}
 	if err := d.gather(ctx, p, held); err != nil {
 		p.Reason = err.Error()
@@ -119,6 +125,7 @@ func (d *Deployer) plan(ctx context.Context, wanted Manifest, held *plan) (*plan
 	if p.Kind == Clean && p.facts.Deployed == nil && p.facts.Highest > 0 {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("no manifest is stored, but there is state of version %d: is the folder of the manifests right?", p.facts.Highest))
 	}
+	p.Warnings = append(p.Warnings, p.facts.State.found.Warnings...)
 	for _, passed := range p.facts.State.Passed {
 		p.Warnings = append(p.Warnings, "passed over: "+passed)
 	}
@@ -133,7 +140,7 @@ func (d *Deployer) gather(ctx context.Context, p *plan, held *plan) error {
 	}
 	for _, j := range jobs {
 		if j.Name == name {
-			p.seen[j.ID] = true
+			p.seen[runOf(j)] = true
 			if j.Live {
 				f.Live = append(f.Live, j)
 			}
@@ -322,7 +329,7 @@ func (d *Deployer) carryOut(ctx context.Context, before *plan) (*plan, error) {
 	if err := d.Start(limited, s); err != nil {
 		return p, &StartError{p.Restore.String(), err}
 	}
-	return p, d.confirm(limited, p, started, func(j Job) bool { return j.Name == started.Name && !p.seen[j.ID] })
+	return p, d.confirm(limited, p, started, func(j Job) bool { return j.Name == started.Name && !p.seen[runOf(j)] })
 }
 
 func from(restore blobstore.URI) string {

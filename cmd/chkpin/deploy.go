@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -38,7 +40,8 @@ type deployCommand struct {
 
 	Settle time.Duration `default:"5s" env:"CHKPIN_SETTLE" help:"How long a job must be RUNNING to count as started: one that fails to restore is RUNNING, too, for a moment."`
 
-	JobManager       string `name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"URL of the JobManager's REST API, such as http://session:8081; --flink-conf can tell it."`
+	JobManager       string   `name:"jobmanager" placeholder:"URL" env:"CHKPIN_JOBMANAGER" help:"URL of the JobManager's REST API, such as http://session:8081; --flink-conf can tell it. In application mode each job has its own: {name} in it is the job's name."`
+	Tolerate         []string `enum:"jobmanager-down" placeholder:"WHAT" env:"CHKPIN_DEPLOY_TOLERATE" help:"jobmanager-down: where no JobManager listens, no job runs. For application mode, where it ends with its job."`
 	jobManagerAccess `group:"Reaching the JobManager:"`
 
 	command []string // what follows --
@@ -77,7 +80,7 @@ func (c *deployCommand) Run(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.deployer(ctx, env)
+	d, err := c.deployer(ctx, env, jobs[0].Name)
 	if err != nil {
 		return err
 	}
@@ -90,6 +93,9 @@ func (c *deployCommand) Run(ctx context.Context, env *environment) error {
 	var results []deployResult
 	var failures []error
 	for _, job := range jobs {
+		if d.JobManager, err = c.cluster(env, job.Name); err != nil {
+			return err
+		}
 		outcome, err := run(ctx, job)
 		result := c.result(ctx, job, outcome, err)
 		results = append(results, result)
@@ -115,30 +121,40 @@ func (c *deployCommand) Run(ctx context.Context, env *environment) error {
 // looks is how often a job is looked at while it settles.
 const looks = 5
 
-func (c *deployCommand) deployer(ctx context.Context, env *environment) (*deploy.Deployer, error) {
-	client, err := jobManager{c.JobManager, c.jobManagerAccess}.client(env)
+func (c *deployCommand) deployer(ctx context.Context, env *environment, first string) (*deploy.Deployer, error) {
+	cluster, err := c.cluster(env, first)
 	if err != nil {
 		return nil, err
 	}
-	cluster := &deployCluster{client: client, env: env, stopping: savepointFlags{Format: c.SavepointFormat, StopTimeout: c.StopTimeout}}
 	if _, err := cluster.Jobs(ctx); err != nil {
 		return nil, err
 	}
 	d := &deploy.Deployer{
-		Store: env.store, JobManager: cluster, Manifests: c.Manifests.URI, StartTimeout: c.StartTimeout,
+		Store: env.store, Manifests: c.Manifests.URI, StartTimeout: c.StartTimeout,
 		Flink: c.FlinkVersion, Relocations: env.relocations, NewID: uuid.NewString, Note: env.note,
 		Looks: looks, Interval: max(c.Settle/looks, time.Millisecond),
 	}
-	if d.Flink.IsZero() {
-		version, err := client.Version(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if d.Flink, err = checkpoint.ParseFlinkVersion(version.Flink); err != nil {
-			env.log.Info("the release of the JobManager is not known", "says", version.Flink)
-		}
+	if !d.Flink.IsZero() {
+		return d, nil
+	}
+	version, err := cluster.client.Version(ctx)
+	if err == nil {
+		d.Flink, err = checkpoint.ParseFlinkVersion(version.Flink)
+	}
+	if err != nil { // then {restore} is what 1.15 to 2.3 understand
+		env.log.Warn("the JobManager does not tell its release; --flink-version does", "err", err)
 	}
 	return d, nil
+}
+
+// cluster is the one that a job runs on.
+func (c *deployCommand) cluster(env *environment, job string) (*deployCluster, error) {
+	url := strings.ReplaceAll(c.JobManager, "{name}", job)
+	client, err := jobManager{url, c.jobManagerAccess}.client(env)
+	return &deployCluster{
+		client: client, env: env, mayBeDown: slices.Contains(c.Tolerate, "jobmanager-down"),
+		stopping: savepointFlags{Format: c.SavepointFormat, StopTimeout: c.StopTimeout},
+	}, err
 }
 
 // read reads all manifests before anything is done with one, in the order of
@@ -272,22 +288,34 @@ func (c *deployCommand) summarize(w io.Writer, results []deployResult, all int) 
 
 // deployCluster joins deploy to a JobManager's REST API.
 type deployCluster struct {
-	client   *flinkrest.Client
-	stopping savepointFlags
-	env      *environment
+	client    *flinkrest.Client
+	stopping  savepointFlags
+	mayBeDown bool
+	env       *environment
 }
 
 // Jobs implements [deploy.JobManager].
 func (c *deployCluster) Jobs(ctx context.Context) ([]deploy.Job, error) {
 	answer, err := c.client.Jobs(ctx)
-	if errors.Is(err, flinkrest.ErrUnavailable) {
+	switch {
+	case c.mayBeDown && isGone(err):
+		c.env.log.Info("tolerated: there is no JobManager, so no job runs", "err", err)
+		return nil, nil
+	case errors.Is(err, flinkrest.ErrUnavailable):
 		err = &hintedError{err, "is the URL right and the JobManager up? Without it nothing is decided"}
 	}
 	var jobs []deploy.Job
 	for _, j := range answer {
-		jobs = append(jobs, deploy.Job{ID: j.ID, Name: j.Name, State: string(j.State), Live: j.State.Live()})
+		jobs = append(jobs, deploy.Job{ID: j.ID, Name: j.Name, State: string(j.State), Live: j.State.Live(), Start: j.Start})
 	}
 	return jobs, err
+}
+
+// isGone reports whether nobody listens there. Any other error may be that of a
+// JobManager whose job runs.
+func isGone(err error) bool {
+	unknown, ok := errors.AsType[*net.DNSError](err)
+	return errors.Is(err, syscall.ECONNREFUSED) || ok && unknown.IsNotFound
 }
 
 // savepointProgress is how often people are told that a savepoint takes its time.
