@@ -49,7 +49,7 @@ type deployCommand struct {
 
 // Help implements [kong.HelpProvider].
 func (c *deployCommand) Help() string {
-	return `A job that is new, or whose query changed, starts without state; any other goes on from its newest state that proves. The command follows --; it starts one job and returns. In it, {restore} becomes the arguments that restore the state, or nothing; {manifest} a file with the merged manifest; {properties} its flinkProperties as -D arguments. It also has CHKPIN_DEPLOY_NAME, _MANIFEST, _RESTORE (a path, or empty), _RESTORE_ARGS, _VERSION, _QUERY, _QUERY_ID and _TIMESTAMP in its environment.
+	return `A job that is new, or whose query changed, starts without state; any other goes on from its newest state that proves. The command follows --; it starts one job and returns. In it, {restore} becomes the arguments that restore the state, or nothing; {manifest} a file with the merged manifest; {properties} its flinkProperties as -D arguments. Scripts find the same and more in CHKPIN_DEPLOY_NAME, _MANIFEST, _RESTORE (a path, or empty), _RESTORE_ARGS, _SQL_SETTINGS (for the SQL client), _VERSION, _QUERY, _QUERY_ID, _TIMESTAMP, _TARGET_TABLE and _DESCRIPTION.
 
   $ chkpin deploy --path jobs/ --template job-template.yaml --manifests s3://bucket/flink/manifests --state s3://bucket/flink \
       --jobmanager http://session:8081 --dry-run

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -11,8 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"maps"
 
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/deploy"
@@ -176,8 +175,29 @@ func (l *launcher) environ(s deploy.Start, file string) []string {
 		"QUERY":        s.Manifest.SQL + s.Manifest.Code,
 		"QUERY_ID":     s.Manifest.Meta.QueryID,
 		"TIMESTAMP":    s.Manifest.Meta.CreateTimestamp,
+		"TARGET_TABLE": s.Manifest.TargetTable,
+		"DESCRIPTION":  s.Manifest.Description,
+		"SQL_SETTINGS": l.sqlSettings(s),
 	} {
 		environ = append(environ, "CHKPIN_DEPLOY_"+name+"="+value)
 	}
 	return environ
+}
+
+// sqlSettings are statements for Flink's SQL client: the settings, and what to
+// restore.
+func (l *launcher) sqlSettings(s deploy.Start) string {
+	var settings []checkpoint.Setting
+	for _, key := range slices.Sorted(maps.Keys(s.Manifest.Properties)) {
+		settings = append(settings, checkpoint.Setting{Key: key, Value: s.Manifest.Properties[key]})
+	}
+	if !s.Restore.Path.IsZero() {
+		settings = append(settings, s.Restore.Settings(l.flink)...)
+	}
+	var lines []string
+	quoted := strings.NewReplacer("'", "''")
+	for _, setting := range settings {
+		lines = append(lines, fmt.Sprintf("SET '%s' = '%s';", quoted.Replace(setting.Key), quoted.Replace(setting.Value)))
+	}
+	return strings.Join(lines, "\n")
 }
