@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
 )
@@ -34,8 +36,8 @@ type Start struct {
 	Restore  checkpoint.Resolved // what from; its Path is zero for no state
 }
 
-// Deployer deploys jobs. All fields down to Manifests must be set, and Start
-// unless only plans are made.
+// Deployer deploys jobs. Store, JobManager and Manifests must be set, and Start
+// for [Deployer.Deploy].
 type Deployer struct {
 	Store      blobstore.Store
 	JobManager JobManager
@@ -100,8 +102,8 @@ func (d *Deployer) Plan(ctx context.Context, wanted Manifest) (Outcome, error) {
 	return p.Outcome, err
 }
 
-// plan finds out all that the decision depends on. held is the claim that this
-// deploy has already, with what it was taken over from in the facts.
+// plan finds out all that the decision depends on. held is the plan before, when
+// this deploy has its claim already.
 func (d *Deployer) plan(ctx context.Context, wanted Manifest, held *plan) (*plan, error) {
 	p := &plan{facts: Facts{Wanted: wanted}, seen: map[run]bool{}}
 	p.Decision = Decision{Kind: Error}
@@ -299,7 +301,9 @@ func (d *Deployer) carryOut(ctx context.Context, before *plan) (*plan, error) {
 		if !p.facts.Unconfirmed {
 			return p, nil
 		}
-		return p, d.confirm(ctx, p, started, func(j Job) bool { return j.ID == p.JobID })
+		limited, cancel := d.limit(ctx)
+		defer cancel()
+		return p, d.confirm(limited, p, started, func(j Job) bool { return j.ID == p.JobID })
 	case Clean:
 		s.Restore = checkpoint.Resolved{}
 	case SavepointClean, SavepointRestore:
@@ -318,18 +322,22 @@ func (d *Deployer) carryOut(ctx context.Context, before *plan) (*plan, error) {
 	if err != nil {
 		return p, err
 	}
-	limited := ctx
-	if d.StartTimeout > 0 {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, d.StartTimeout)
-		defer cancel()
-	}
+	limited, cancel := d.limit(ctx)
+	defer cancel()
 	d.note("%s: starting %s", started.Name, from(p.Restore))
 	s.Manifest = started.Versioned()
 	if err := d.Start(limited, s); err != nil {
 		return p, &StartError{p.Restore.String(), err}
 	}
 	return p, d.confirm(limited, p, started, func(j Job) bool { return j.Name == started.Name && !p.seen[runOf(j)] })
+}
+
+// limit is the time for a start.
+func (d *Deployer) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d.StartTimeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d.StartTimeout)
 }
 
 func from(restore blobstore.URI) string {
@@ -445,7 +453,12 @@ func notRunning(ctx context.Context, last Job, err error) error {
 
 func (d *Deployer) beat() time.Duration { return cmp.Or(d.Beat, 10*time.Second) }
 
-func (d *Deployer) newID() string { return d.NewID() }
+func (d *Deployer) newID() string {
+	if d.NewID != nil {
+		return d.NewID()
+	}
+	return uuid.NewString()
+}
 
 func (d *Deployer) note(format string, args ...any) {
 	if d.Note != nil {

@@ -30,7 +30,7 @@ var arrows = map[string]struct {
 	"vvp":                  {"", "github.com/hashicorp/", "the platform's REST knows nothing of pins; only transition uses it"},
 	"vvp/vvptest":          {"", "", "it answers as the platform is documented to, and nothing else"},
 	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
-	"deploy":               {"blobstore checkpoint checkpoint/metadata", "golang.org/x/sync/ go.yaml.in/yaml/ github.com/rogpeppe/go-internal/diff", "what to start a job from, for any cluster and any way of starting"},
+	"deploy":               {"blobstore checkpoint checkpoint/metadata", "golang.org/x/sync/ go.yaml.in/yaml/ github.com/google/uuid github.com/rogpeppe/go-internal/diff", "what to start a job from, for any cluster and any way of starting"},
 	"cmd/chkpin/flinkconf": {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
 	"cmd/chkpin/manifest":  {"cmd/chkpin/flinkconf", "go.yaml.in/yaml/ mvdan.cc/sh/", "how Flink is started, as a manifest says it"},
 	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/s3store checkpoint checkpoint/metadata deploy flinkrest vvp " +

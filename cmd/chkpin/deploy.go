@@ -15,8 +15,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/deploy"
@@ -131,7 +129,7 @@ func (c *deployCommand) deployer(ctx context.Context, env *environment, first st
 	}
 	d := &deploy.Deployer{
 		Store: env.store, Manifests: c.Manifests.URI, StartTimeout: c.StartTimeout,
-		Flink: c.FlinkVersion, Relocations: env.relocations, NewID: uuid.NewString, Note: env.note,
+		Flink: c.FlinkVersion, Relocations: env.relocations, Note: env.note,
 		Looks: looks, Interval: max(c.Settle/looks, time.Millisecond),
 	}
 	if !d.Flink.IsZero() {

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -156,7 +155,7 @@ func (x *deployLab) deployer(fault func(n int, do func() error) error) *deploy.D
 				return nil
 			})
 		},
-		StartTimeout: time.Minute, Looks: 2, Interval: time.Millisecond, Beat: 5 * time.Millisecond, NewID: uuid.NewString,
+		StartTimeout: time.Minute, Looks: 2, Interval: time.Millisecond, Beat: 5 * time.Millisecond,
 	}
 }
 
