@@ -15,6 +15,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -139,7 +140,7 @@ func (c *pinCommand) Run(ctx context.Context, env *environment) error {
 	if c.All {
 		return c.pinAll(ctx, env, client)
 	}
-	job := restJob{client, c.jobChoice, c.IncludeSavepoints}
+	job := flinkjob.Job{Client: client, Choice: c.choice(), IncludeSavepoints: c.IncludeSavepoints}
 	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, job, c.options(env))
 	return c.summary(ctx, env, p, err)
 }
@@ -180,7 +181,7 @@ func isDamageOf(err error, source string) bool {
 // tolerates reports whether --tolerate covers an error.
 func (c *pinCommand) tolerates(err error) bool {
 	for what, covers := range map[string]bool{
-		"no-job":          as[*noJobError](err),
+		"no-job":          as[*flinkjob.NoJobError](err),
 		"no-checkpoint":   errors.Is(err, checkpoint.ErrNoCheckpoint),
 		"jobmanager-down": errors.Is(err, flinkrest.ErrUnavailable),
 	} {

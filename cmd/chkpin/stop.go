@@ -11,6 +11,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -73,13 +74,13 @@ func (c *stopCommand) stopAndPin(ctx context.Context, env *environment) (checkpo
 	if err != nil {
 		return p, err
 	}
-	job := restJob{client: client, choice: c.jobChoice}
+	job := flinkjob.Job{Client: client, Choice: c.choice()}
 	stopped := stoppedJob{}
 	if stopped.obs, err = job.Observe(ctx); err != nil {
 		return p, err
 	}
 	p.JobID = stopped.obs.Run.JobID
-	job.choice = jobChoice{JobID: p.JobID} // this one from now on
+	job.Choice = flinkjob.Choice{ID: p.JobID} // this one from now on
 	if stopped.restorePath, err = job.RestorePath(ctx); err != nil {
 		return p, err
 	}
