@@ -38,7 +38,8 @@ var arrows = map[string]struct {
 		azure + "github.com/aws/ go.yaml.in/yaml/ mvdan.cc/sh/ " +
 			"github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ " +
 			"golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/ " +
-			"github.com/schollz/progressbar/ github.com/mitchellh/colorstring github.com/rivo/uniseg golang.org/x/term",
+			"github.com/schollz/progressbar/ github.com/mitchellh/colorstring github.com/rivo/uniseg golang.org/x/term " +
+			"github.com/jotaen/kong-completion github.com/posener/complete github.com/riywo/loginshell github.com/pkg/errors",
 		"the binary holds no test helpers and no samples"},
 }
 

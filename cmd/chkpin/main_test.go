@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/chkpin/chkpin/blobstore/storetest/servers"
@@ -61,6 +63,7 @@ func TestStories(t *testing.T) {
 			"azurite":     startAzurite,
 			"copy":        copyFolder,
 			"operator":    changeOperator,
+			"terminal":    onTerminal,
 		},
 		RequireUniqueNames: true,
 		Condition:          condition,
@@ -323,4 +326,23 @@ func changeOperator(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	ts.Fatalf("%s has no operator %s", args[2], args[0])
+}
+
+// terminal FILE COMMAND… runs a command on a terminal, types the file there, and has what the terminal shows on stdout.
+// The exit code is not looked at.
+func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 2, "terminal FILE COMMAND…")
+	typed := ts.ReadFile(args[0])
+	path, err := exec.LookPath(args[1])
+	ts.Check(err)
+	cmd := exec.Command(path, args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "TERM=xterm", "NO_COLOR="+ts.Getenv("NO_COLOR"), "HISTFILE=")
+	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 50, Cols: 200})
+	ts.Check(err)
+	defer screen.Close()
+	_, err = screen.WriteString(typed)
+	ts.Check(err)
+	io.Copy(ts.Stdout(), screen) //nolint:errcheck // it ends with EIO when the command does
+	cmd.Wait()                   //nolint:errcheck // see above
 }
