@@ -77,10 +77,8 @@ type environment struct {
 	relocations checkpoint.Relocations
 }
 
-// parse reads the command line. --help prints and exits, as kong does it.
-func parse(args []string, stdout, stderr io.Writer) (command, *environment, error) {
-	var c cli
-	parser, err := kong.New(&c,
+func newParser(c *cli, stdout, stderr io.Writer) (*kong.Kong, error) {
+	return kong.New(c,
 		kong.Name("chkpin"),
 		kong.Description(description),
 		kong.Writers(stdout, stderr),
@@ -89,6 +87,12 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 		kong.NamedMapper("path", kong.MapperFunc(pathOrNothing)),
 		kong.Exit(os.Exit),
 	)
+}
+
+// parse reads the command line. --help prints and exits, as kong does it.
+func parse(args []string, stdout, stderr io.Writer) (command, *environment, error) {
+	var c cli
+	parser, err := newParser(&c, stdout, stderr)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -16,7 +16,7 @@ import (
 // commands are the command line's.
 func commands(t *testing.T) []*kong.Node {
 	t.Helper()
-	parser, err := kong.New(&cli{}, kong.Name("chkpin"), kong.NamedMapper("path", kong.MapperFunc(pathOrNothing)))
+	parser, err := newParser(&cli{}, io.Discard, io.Discard)
 	require.NoError(t, err)
 	require.NotEmpty(t, parser.Model.Children)
 	return parser.Model.Children

@@ -30,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"chkpin": main, "volume": volumes.Main})
+	testscript.Main(m, map[string]func(){"chkpin": mainWithSchemas, "volume": volumes.Main})
 }
 
 // TestStories runs testdata/script, one story a file. The stories use chkpin itself, the program volume (package
@@ -41,11 +41,16 @@ func TestStories(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schemas, err := filepath.Abs(schemaFolder)
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("APP", "file://"+env.WorkDir+"/app")
 			env.Setenv("HASHMAP113", hashmap113)
+			env.Setenv(schemasVariable, schemas)
 			env.Values[storyKey{}] = &story{asked: make(chan struct{}, 1), remembered: map[string][]byte{}}
 			return nil
 		},
