@@ -156,9 +156,9 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	if v.result == stopped.result {
 		err = context.Cause(ctx)
 	}
-	fmt.Fprintf(stderr, "chkpin: %v\n", err)
+	fmt.Fprintf(stderr, "%s %v\n", red.paint(stderr, "chkpin:"), err)
 	if hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+		fmt.Fprintf(stderr, "%s %s\n", cyan.paint(stderr, "hint:"), hint)
 	}
 	return v.code
 }

@@ -91,7 +91,7 @@ type pinCommand struct {
 	Tolerate      []string `enum:"no-job,no-checkpoint,jobmanager-down" placeholder:"WHAT" env:"CHKPIN_TOLERATE" help:"Everyday absences that exit 0 with a warning: no-job, no-checkpoint, jobmanager-down."`
 }
 
-// pinResult is the JSON of pin, documented in the README.
+// pinResult is the JSON of pin, documented in docs/json.md.
 type pinResult struct {
 	Result       string   `json:"result"`
 	Generation   string   `json:"generation"`

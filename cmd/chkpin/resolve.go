@@ -100,7 +100,7 @@ If the first place cannot be had, its replica:
   $ chkpin resolve s3://bucket/orders s3://elsewhere/orders`
 }
 
-// resolveResult is the JSON of resolve, documented in the README.
+// resolveResult is the JSON of resolve, documented in docs/json.md.
 type resolveResult struct {
 	Path         string             `json:"path"`
 	Generation   string             `json:"generation"`
