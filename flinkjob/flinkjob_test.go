@@ -1,14 +1,19 @@
-package flinkjob
+package flinkjob_test
 
 import (
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -30,6 +35,31 @@ func TestJobEndsWhileItIsAsked(t *testing.T) {
 	client, err := flinkrest.New(flinkrest.Config{URL: server.URL})
 	require.NoError(t, err)
 
-	_, err = Job{Client: client}.Observe(t.Context())
+	_, err = flinkjob.Job{Client: client}.Observe(t.Context())
 	assert.EqualError(t, err, "no live job at "+server.URL)
+}
+
+// In application mode the JobManager ends with its job. What it said before, and the savepoint, are enough to pin.
+func TestStoppedJobIsPinnedWithoutItsJobManager(t *testing.T) {
+	ctx, store := t.Context(), blobstore.NewFile()
+	flink := startSample()
+	flink.pin(ctx, store)
+	stopped, err := flink.job().LastSeen(ctx)
+	require.NoError(t, err)
+	run := filepath.Join("checkpoints", flink.sample.JobID)
+	require.NoError(t, flink.sample.Complete())
+	savepoint := flink.root.Join("savepoint-1624fd-0123456789ab")
+	_, err = checkpoint.Copy(ctx, store, blobstore.MustParse(flink.sample.Path()), savepoint, checkpoint.CopyOptions{})
+	require.NoError(t, err)
+	flink.server.Close()
+	defer flink.stop()
+
+	snap, err := checkpoint.Load(ctx, store, savepoint, checkpoint.LoadOptions{})
+	require.NoError(t, err)
+	stopped.EndedIn(snap, time.Now())
+	pinned, err := checkpoint.Pin(ctx, store, flink.app, stopped, checkpoint.PinOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, checkpoint.ResultPinned, pinned.Result)
+	assert.Equal(t, savepoint.String(), pinned.Source)
+	assert.Contains(t, stopped.Seen.Run.Folder, filepath.ToSlash(run), "its descendants are known by it")
 }
