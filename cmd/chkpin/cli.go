@@ -6,11 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
@@ -34,27 +36,29 @@ type cli struct {
 	storeFlags `group:"Reaching S3:"`
 	azureFlags `group:"Reaching Azure:"`
 
-	Pin   pinCommand   `cmd:"" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
-	Watch watchCommand `cmd:"" help:"Pin again and again, with metrics: pin's tick in a loop."`
-	Stop  stopCommand  `cmd:"" help:"Stop the job with a savepoint and pin that."`
+	Pin   pinCommand   `cmd:"" group:"Pinning:" help:"Pin the job's newest checkpoint (one tick of a CronJob)."`
+	Watch watchCommand `cmd:"" group:"Pinning:" help:"Pin again and again, with metrics: pin's tick in a loop."`
+	Stop  stopCommand  `cmd:"" group:"Pinning:" help:"Stop the job with a savepoint and pin that."`
 
-	Resolve  resolveCommand  `cmd:"" help:"Prove the pin and print the arguments to start from it."`
-	Exec     execCommand     `cmd:"" help:"Prove the pin and start Flink from it, in the place of this process."`
-	Rollback rollbackCommand `cmd:"" help:"Publish an earlier generation and hold it; or end that hold."`
+	Resolve  resolveCommand  `cmd:"" group:"Restoring:" help:"Prove the pin and print the arguments to start from it."`
+	Exec     execCommand     `cmd:"" group:"Restoring:" help:"Prove the pin and start Flink from it, in the place of this process."`
+	Rollback rollbackCommand `cmd:"" group:"Restoring:" help:"Publish an earlier generation and hold it; or end that hold."`
 
-	List    listCommand    `cmd:"" help:"List checkpoints, savepoints and generations, and whether each restores."`
-	Inspect inspectCommand `cmd:"" help:"Show what a checkpoint consists of."`
-	Verify  verifyCommand  `cmd:"" help:"Check that everything a checkpoint names is there."`
-	Diff    diffCommand    `cmd:"" help:"Compare the operators of two checkpoints: does a job start from that state?"`
-	Copy    copyCommand    `cmd:"" help:"Copy a checkpoint, a savepoint or a whole pin to another place."`
-	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
-	Doctor  doctorCommand  `cmd:"" help:"Find what is wrong with the pin, the store, the JobManager and the manifest."`
+	List    listCommand    `cmd:"" group:"Looking:" help:"List checkpoints, savepoints and generations, and whether each restores."`
+	Inspect inspectCommand `cmd:"" group:"Looking:" help:"Show what a checkpoint consists of."`
+	Verify  verifyCommand  `cmd:"" group:"Looking:" help:"Check that everything a checkpoint names is there."`
+	Diff    diffCommand    `cmd:"" group:"Looking:" help:"Compare the operators of two checkpoints: does a job start from that state?"`
+	Copy    copyCommand    `cmd:"" group:"Keeping:" help:"Copy a checkpoint, a savepoint or a whole pin to another place."`
+	GC      gcCommand      `cmd:"" group:"Keeping:" name:"gc" help:"Remove generations and state files that nobody needs."`
+	Doctor  doctorCommand  `cmd:"" group:"Looking:" help:"Find what is wrong with the pin, the store, the JobManager and the manifest."`
 
-	Deploy     deployCommand     `cmd:"" help:"Decide for each job of a set what to start it from, and start it."`
-	Transition transitionCommand `cmd:"" help:"Wait until a deployment or job is in a state, then change another's: a scheduler's step."`
+	Deploy     deployCommand     `cmd:"" group:"Deploying:" help:"Decide for each job of a set what to start it from, and start it."`
+	Transition transitionCommand `cmd:"" group:"Deploying:" help:"Wait until a deployment or job is in a state, then change another's: a scheduler's step."`
 
-	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Install installCommand `cmd:"" group:"Deploying:" help:"Copy this program into a folder that another container shares."`
+	Version versionCommand `cmd:"" group:"About chkpin:" help:"Print the version."`
+
+	Completion completionCommand `cmd:"" group:"About chkpin:" help:"Print what makes a shell complete chkpin's commands and flags."`
 }
 
 // command is what every kong command is here.
@@ -74,20 +78,26 @@ type environment struct {
 	relocations checkpoint.Relocations
 }
 
-// parse reads the command line. --help prints and exits, as kong does it.
-func parse(args []string, stdout, stderr io.Writer) (command, *environment, error) {
-	var c cli
-	parser, err := kong.New(&c,
+func newParser(c *cli, stdout, stderr io.Writer) (*kong.Kong, error) {
+	return kong.New(c,
 		kong.Name("chkpin"),
 		kong.Description(description),
 		kong.Writers(stdout, stderr),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
 		kong.Help(helpWithExitCodes),
+		kong.NamedMapper("path", kong.MapperFunc(pathOrNothing)),
 		kong.Exit(os.Exit),
 	)
+}
+
+// parse reads the command line. --help prints and exits, as kong does it.
+func parse(args []string, stdout, stderr io.Writer) (command, *environment, error) {
+	var c cli
+	parser, err := newParser(&c, stdout, stderr)
 	if err != nil {
 		return nil, nil, err
 	}
+	kongcompletion.Register(parser) // answers a shell that asks, and exits
 	args, program := cutCommand(args)
 	parsed, err := parser.Parse(args)
 	if err != nil && program == nil && slices.Contains(args, "exec") {
@@ -132,12 +142,18 @@ func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-func helpWithExitCodes(options kong.HelpOptions, ctx *kong.Context) error {
-	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+// pathOrNothing is kong's type path, but that nothing stays nothing: a variable
+// that is set to "" names no file, where kong would take the working directory.
+func pathOrNothing(ctx *kong.DecodeContext, target reflect.Value) error {
+	var path string
+	if err := ctx.Scan.PopValueInto("file", &path); err != nil {
 		return err
 	}
-	_, err := io.WriteString(ctx.Stdout, "\nExit codes:\n"+exitTable())
-	return err
+	if path != "" {
+		path = kong.ExpandPath(path)
+	}
+	target.SetString(path)
+	return nil
 }
 
 // appURI is the folder of an application. It needs a scheme: its spelling goes

@@ -28,7 +28,7 @@ func (c *copyCommand) Validate() error {
 	return nil
 }
 
-// copyResult is the JSON of copy, documented in the README.
+// copyResult is the JSON of copy, documented in docs/json.md.
 type copyResult struct {
 	Result       string   `json:"result"`
 	Kind         string   `json:"kind"`

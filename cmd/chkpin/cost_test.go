@@ -22,6 +22,7 @@ import (
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/checkpoint/metadata"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 	"github.com/chkpin/chkpin/flinkrest/replay"
 )
@@ -36,7 +37,7 @@ type cloudJob struct {
 	direct blobstore.Store // past the proxy: what Flink does is not counted
 	cloud  *faults.Proxy
 	rest   *faults.Proxy
-	job    restJob
+	job    flinkjob.Job
 	store  blobstore.Store
 }
 
@@ -72,7 +73,7 @@ func newCloudJob(t *testing.T, in cloud) *cloudJob {
 	j.store = in.open(j.cloud.URL)
 	client, err := flinkrest.New(flinkrest.Config{URL: j.rest.URL})
 	require.NoError(t, err)
-	j.job = restJob{client: client}
+	j.job = flinkjob.Job{Client: client}
 	j.upload()
 	return j
 }

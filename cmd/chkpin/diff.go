@@ -31,7 +31,7 @@ The exit code is 0 when the operators are the same, and 10 when they differ. Sta
 only with --sizes: it differs between any two checkpoints of a job.`
 }
 
-// diffResult is the JSON of diff, documented in the README.
+// diffResult is the JSON of diff, documented in docs/json.md.
 type diffResult struct {
 	Equal     bool           `json:"equal"`
 	A         diffSide       `json:"a"`
@@ -89,19 +89,28 @@ func (c *diffCommand) Run(ctx context.Context, env *environment) error {
 }
 
 // loadState reads a checkpoint, savepoint or generation, or the pin of an
-// application.
+// application. A folder with a _metadata of its own is that, whatever else is in
+// it.
 func loadState(ctx context.Context, env *environment, u blobstore.URI) (*checkpoint.Snapshot, error) {
 	opts := checkpoint.LoadOptions{Relocations: env.relocations}
 	s, err := checkpoint.Load(ctx, env.store, u, opts)
 	if !errors.Is(err, blobstore.ErrNotExist) {
 		return s, err
 	}
-	pin, pinErr := checkpoint.Load(ctx, env.store, checkpoint.LayoutOf(u).Root, opts)
-	if errors.Is(pinErr, blobstore.ErrNotExist) {
-		return nil, &hintedError{err, "name the folder of a checkpoint, savepoint or pin, its _metadata, or an application; chkpin list finds them"}
+	app := checkpoint.LayoutOf(u)
+	pin, pinErr := checkpoint.Load(ctx, env.store, app.Root, opts)
+	if !errors.Is(pinErr, blobstore.ErrNotExist) {
+		return pin, pinErr
 	}
-	return pin, pinErr
+	if _, existed := env.store.Stat(ctx, env.relocations.Apply(app.Existed)); existed == nil {
+		gone := &checkpoint.DamagedError{URI: app.Root.String(), Missing: []string{app.Metadata.String()}}
+		return nil, &hintedError{gone, "state was pinned here once; chkpin resolve " + u.String() + " falls back to the newest generation that restores"}
+	}
+	return nil, &hintedError{err, hintNoState}
 }
+
+// hintNoState helps who named something else.
+const hintNoState = "name the folder of a checkpoint, savepoint or pin, its _metadata, or an application; chkpin list finds them"
 
 func sideOf(s *checkpoint.Snapshot) diffSide {
 	return diffSide{URI: s.URI.String(), Kind: s.Kind(), CheckpointID: s.CheckpointID, FormatVersion: s.Version, Operators: len(s.Operators)}

@@ -41,7 +41,7 @@ const (
 
 var severities = []severity{severe, doubtful, noted, healthy}
 
-// finding is what a check found, documented in the README.
+// finding is what a check found, documented in docs/json.md.
 type finding struct {
 	Check    string   `json:"check"`
 	Severity severity `json:"severity"`
@@ -74,7 +74,7 @@ func misconfigured(fix, format string, args ...any) []finding {
 	return fault(&usageError{fmt.Sprintf(format, args...)}, fix)
 }
 
-// doctorResult is the JSON of doctor, documented in the README.
+// doctorResult is the JSON of doctor, documented in docs/json.md.
 type doctorResult struct {
 	App      string    `json:"app"`
 	Worst    severity  `json:"worst"`
@@ -132,8 +132,11 @@ func verdictOn(findings []finding) error {
 // less than 30.
 const pageWidth = 90
 
+var severityColours = map[severity]colour{severe: red, doubtful: yellow}
+
 func (r doctorResult) describe(w io.Writer) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var page strings.Builder
+	t := tabwriter.NewWriter(&page, 0, 0, 2, ' ', 0)
 	for _, f := range r.Findings {
 		first := fmt.Sprintf("%s\t%s", f.Severity, f.Check)
 		for _, line := range wrapText(f.Evidence, pageWidth) {
@@ -148,6 +151,10 @@ func (r doctorResult) describe(w io.Writer) {
 		}
 	}
 	t.Flush()
+	for line := range strings.Lines(page.String()) { // once the columns are aligned
+		word, rest, _ := strings.Cut(line, " ")
+		fmt.Fprint(w, severityColours[severity(word)].paint(w, word), " ", rest)
+	}
 }
 
 // wrapText breaks a text between words. A word longer than width stands alone: it is

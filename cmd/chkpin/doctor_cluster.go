@@ -9,6 +9,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -37,7 +38,7 @@ func jobIsOne(p *patient) []finding {
 	switch {
 	case c == nil || c.err != nil:
 		return nil
-	case as[*noJobError](c.jobErr):
+	case as[*flinkjob.NoJobError](c.jobErr):
 		return fault(c.jobErr, "is the job running, and is this its JobManager?")
 	case c.jobErr != nil:
 		return fault(c.jobErr, "")
@@ -62,11 +63,11 @@ func checkpointsComplete(p *patient) []finding {
 	failed := c.stats.LatestFailed
 	switch {
 	case errors.Is(c.statsErr, flinkrest.ErrNotFound):
-		return fault(fmt.Errorf("job %s: %w", c.job.ID, errCheckpointingOff), "")
+		return fault(fmt.Errorf("job %s: %w", c.job.ID, flinkjob.ErrCheckpointingOff), "")
 	case c.statsErr != nil:
 		return fault(c.statsErr, "")
 	case interval == 0:
-		return fault(fmt.Errorf("job %s: %w: no checkpoint comes by itself", c.job.ID, errCheckpointingOff), "")
+		return fault(fmt.Errorf("job %s: %w: no checkpoint comes by itself", c.job.ID, flinkjob.ErrCheckpointingOff), "")
 	case failed != nil && (newest == nil || failed.ID > newest.ID):
 		return doubt("look at the JobManager's checkpoint page; the pin stays at what completed last", "checkpoint %d failed: %s", failed.ID, orDash(firstLineOf(failed.Failure)))
 	case newest == nil:

@@ -14,6 +14,7 @@ import (
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
 	"github.com/chkpin/chkpin/cmd/chkpin/manifest"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -122,9 +123,9 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 	}
 	if client != nil {
 		g.Go(func() error {
-			p.ask(gctx, client, c.jobChoice)
+			p.ask(gctx, client, c.choice())
 			if p.closed == nil && p.asked() != nil && p.cluster.newest != nil {
-				p.lookAtSource(gctx, env, restJob{client: client, choice: c.jobChoice})
+				p.lookAtSource(gctx, env, flinkjob.Job{Client: client, Choice: c.choice()})
 			}
 			return gctx.Err()
 		})
@@ -158,7 +159,7 @@ func (p *patient) lookAtStore(ctx context.Context, g *errgroup.Group, env *envir
 }
 
 // ask asks the JobManager.
-func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice jobChoice) {
+func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice flinkjob.Choice) {
 	c := &clusterFacts{url: client.URL()}
 	p.cluster = c
 	jobs, err := client.Jobs(ctx)
@@ -171,12 +172,12 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice jobC
 		p.settings = append(p.settings, settingsFrom{fromJobManager, flinkconf.Of(config)})
 	}
 	for _, j := range jobs {
-		if choice.fits(j) {
+		if choice.Fits(j) {
 			c.live = append(c.live, j)
 		}
 	}
-	rest := restJob{client: client, choice: choice}
-	chosen, err := rest.choose(ctx)
+	rest := flinkjob.Job{Client: client, Choice: choice}
+	chosen, err := rest.Choose(ctx)
 	if c.jobErr = err; err != nil {
 		return
 	}
@@ -189,7 +190,7 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice jobC
 		return
 	}
 	c.config, c.statsErr = client.CheckpointConfig(ctx, chosen.ID)
-	c.newest, _ = rest.latest(c.stats) // one without a path is the check of storage's
+	c.newest, _ = rest.Latest(c.stats) // one without a path is the check of storage's
 }
 
 // lookAtSource reads the job's newest checkpoint, and asks what a tick would say.

@@ -20,6 +20,7 @@ import (
 	"github.com/chkpin/chkpin/cmd/chkpin/flinkconf"
 	"github.com/chkpin/chkpin/cmd/chkpin/manifest"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -173,8 +174,8 @@ func TestFindings(t *testing.T) {
 		"no JobManager":     {func(p *patient) { p.cluster = nil }, "jobmanager", noted, "no JobManager was named", done},
 		"no configuration":  {func(p *patient) { p.cluster.confErr, p.settings = flinkrest.ErrUnavailable, nil }, "jobmanager", noted, "does not show its configuration", done},
 		"it is down":        {func(p *patient) { p.cluster.err = flinkrest.ErrUnavailable }, "jobmanager", severe, "no usable answer", unreachable},
-		"no job":            {func(p *patient) { p.cluster.jobErr = &noJobError{url: "http://jm"} }, "job", severe, "no live job at http://jm", nothing},
-		"several jobs":      {func(p *patient) { p.cluster.jobErr = &ambiguousError{url: "http://jm"} }, "job", severe, "live jobs at http://jm", ambiguous},
+		"no job":            {func(p *patient) { p.cluster.jobErr = &flinkjob.NoJobError{URL: "http://jm"} }, "job", severe, "no live job at http://jm", nothing},
+		"several jobs":      {func(p *patient) { p.cluster.jobErr = &flinkjob.AmbiguousError{URL: "http://jm"} }, "job", severe, "live jobs at http://jm", ambiguous},
 		"it restarts":       {func(p *patient) { p.cluster.job.State = flinkrest.Restarting }, "job", doubtful, "is RESTARTING", done},
 		"checkpointing off": {func(p *patient) { p.cluster.statsErr = flinkrest.ErrNotFound }, "checkpointing", severe, "checkpointing is off", nothing},
 		"no interval":       {func(p *patient) { p.cluster.config.Interval = 0 }, "checkpointing", severe, "no checkpoint comes by itself", nothing},

@@ -14,6 +14,7 @@ import (
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/deploy"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 	"github.com/chkpin/chkpin/vvp"
 )
@@ -85,9 +86,9 @@ var verdicts = []verdict{
 	{misused, is(blobstore.ErrScheme), "this chkpin stores to file:, s3: (also s3a, s3p) and wasbs: URIs (also wasb, abfs, abfss)"},
 	{misused, is(checkpoint.ErrInsideJob), "choose an <app> beside the checkpoint folders, not in one: Flink deletes there"},
 	{misused, is(checkpoint.ErrNested), "copy to a folder of its own, beside the source and outside of any last-state/"},
-	{ambiguous, as[*ambiguousError], "name the job with --job or --job-id"},
-	{nothing, as[*noJobError], "is the job running, and is this its JobManager? --tolerate no-job makes this exit 0"},
-	{nothing, is(errCheckpointingOff), "set execution.checkpointing.interval in Flink's configuration"},
+	{ambiguous, as[*flinkjob.AmbiguousError], "name the job with --job or --job-id"},
+	{nothing, as[*flinkjob.NoJobError], "is the job running, and is this its JobManager? --tolerate no-job makes this exit 0"},
+	{nothing, is(flinkjob.ErrCheckpointingOff), "set execution.checkpointing.interval in Flink's configuration"},
 	{nothing, is(checkpoint.ErrNotAddressable), "set execution.checkpointing.dir (state.checkpoints.dir before 1.20) in Flink's configuration"},
 	{nothing, is(checkpoint.ErrNoCheckpoint), "wait for the job's next one; --tolerate no-checkpoint makes this exit 0"},
 	{nothing, is(checkpoint.ErrNoPin), "chkpin pin makes a pin; is the URI right, and the volume mounted?"},
@@ -165,9 +166,9 @@ func exitCode(ctx context.Context, err error, stderr io.Writer) int {
 	if v.result == stopped.result {
 		err = context.Cause(ctx)
 	}
-	fmt.Fprintf(stderr, "chkpin: %v\n", err)
+	fmt.Fprintf(stderr, "%s %v\n", red.paint(stderr, "chkpin:"), err)
 	if hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
+		fmt.Fprintf(stderr, "%s %s\n", cyan.paint(stderr, "hint:"), hint)
 	}
 	return v.code
 }

@@ -25,7 +25,7 @@ type gcCommand struct {
 // safeGrace is three times the default of pin's --timeout.
 const safeGrace = 15 * time.Minute
 
-// gcResult is the JSON of gc, documented in the README.
+// gcResult is the JSON of gc, documented in docs/json.md.
 type gcResult struct {
 	DryRun      bool        `json:"dryRun"`
 	Deleted     int         `json:"deleted"`

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -15,10 +14,10 @@ import (
 )
 
 type inspectCommand struct {
-	URI blobstore.URI `arg:"" name:"uri" placeholder:"URI" help:"A checkpoint, savepoint or pin: its folder or its _metadata."`
+	URI blobstore.URI `arg:"" name:"uri" placeholder:"URI" help:"A checkpoint, savepoint or pin: its folder or its _metadata; or an <app>."`
 }
 
-// inspectResult is the JSON of inspect, documented in the README.
+// inspectResult is the JSON of inspect, documented in docs/json.md.
 type inspectResult struct {
 	URI           string            `json:"uri"`
 	FormatVersion int32             `json:"formatVersion"`
@@ -49,12 +48,10 @@ type inspectFile struct {
 }
 
 func (c *inspectCommand) Run(ctx context.Context, env *environment) error {
-	snap, err := checkpoint.Load(ctx, env.store, c.URI, checkpoint.LoadOptions{Relocations: env.relocations})
+	snap, err := loadState(ctx, env, c.URI)
 	switch {
-	case as[*checkpoint.DamagedError](err):
+	case as[*checkpoint.DamagedError](err) && !as[*hintedError](err):
 		return &hintedError{err, "is it the whole _metadata of a checkpoint or savepoint, of Flink up to 2.3?"}
-	case errors.Is(err, blobstore.ErrNotExist):
-		return &hintedError{err, hintNoCheckpoint}
 	case err != nil:
 		return err
 	}

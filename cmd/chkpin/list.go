@@ -38,7 +38,7 @@ The exit code is 4 when something that is listed is damaged (in progress is not 
 not be read, and 3 when nothing is listed.`
 }
 
-// listResult is one line of the JSON of list, documented in the README.
+// listResult is one line of the JSON of list, documented in docs/json.md.
 type listResult struct {
 	URI           string    `json:"uri"`
 	Kind          string    `json:"kind"`

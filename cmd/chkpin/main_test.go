@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/chkpin/chkpin/blobstore/storetest/servers"
@@ -28,7 +30,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"chkpin": main, "volume": volumes.Main, "flink": flinkMain})
+	testscript.Main(m, map[string]func(){"chkpin": mainWithSchemas, "volume": volumes.Main, "flink": flinkMain})
 }
 
 // TestStories runs testdata/script, one story a file. The stories use chkpin itself, the program volume (package
@@ -39,11 +41,16 @@ func TestStories(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schemas, err := filepath.Abs(schemaFolder)
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("APP", "file://"+env.WorkDir+"/app")
 			env.Setenv("HASHMAP113", hashmap113)
+			env.Setenv(schemasVariable, schemas)
 			env.Values[storyKey{}] = &story{asked: make(chan struct{}, 1), remembered: map[string][]byte{}}
 			return nil
 		},
@@ -63,6 +70,7 @@ func TestStories(t *testing.T) {
 			"expand":      expand,
 			"copy":        copyFolder,
 			"operator":    changeOperator,
+			"terminal":    onTerminal,
 		},
 		RequireUniqueNames: true,
 		Condition:          condition,
@@ -333,4 +341,23 @@ func expand(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "expand FILE")
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// terminal FILE COMMAND… runs a command on a terminal, types the file there, and has what the terminal shows on stdout.
+// The exit code is not looked at.
+func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 2, "terminal FILE COMMAND…")
+	typed := ts.ReadFile(args[0])
+	path, err := exec.LookPath(args[1])
+	ts.Check(err)
+	cmd := exec.Command(path, args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "TERM=xterm", "NO_COLOR="+ts.Getenv("NO_COLOR"), "HISTFILE=")
+	screen, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 50, Cols: 200})
+	ts.Check(err)
+	defer screen.Close()
+	_, err = screen.WriteString(typed)
+	ts.Check(err)
+	io.Copy(ts.Stdout(), screen) //nolint:errcheck // it ends with EIO when the command does
+	cmd.Wait()                   //nolint:errcheck // see above
 }

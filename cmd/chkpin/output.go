@@ -32,7 +32,7 @@ func (e *environment) print(result any, text func(io.Writer)) error {
 
 func printWarnings(w io.Writer, warnings []string) {
 	for _, text := range warnings {
-		fmt.Fprintf(w, "warning: %s\n", text)
+		fmt.Fprintf(w, "%s %s\n", yellow.paint(w, "warning:"), text)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -91,7 +92,7 @@ type pinCommand struct {
 	Tolerate      []string `enum:"no-job,no-checkpoint,jobmanager-down" placeholder:"WHAT" env:"CHKPIN_TOLERATE" help:"Everyday absences that exit 0 with a warning: no-job, no-checkpoint, jobmanager-down."`
 }
 
-// pinResult is the JSON of pin, documented in the README.
+// pinResult is the JSON of pin, documented in docs/json.md.
 type pinResult struct {
 	Result       string   `json:"result"`
 	Generation   string   `json:"generation"`
@@ -157,7 +158,7 @@ func (c *pinCommand) pin(ctx context.Context, env *environment, tell tell) error
 	if c.All {
 		return c.pinAll(ctx, env, client, tell)
 	}
-	job := restJob{client, c.jobChoice, c.IncludeSavepoints}
+	job := flinkjob.Job{Client: client, Choice: c.choice(), IncludeSavepoints: c.IncludeSavepoints}
 	p, err := checkpoint.Pin(ctx, env.store, c.App.URI, job, c.options(env))
 	return c.summary(ctx, env, tell, p, err)
 }
@@ -198,7 +199,7 @@ func isDamageOf(err error, source string) bool {
 // tolerates reports whether --tolerate covers an error.
 func (c *pinCommand) tolerates(err error) bool {
 	for what, covers := range map[string]bool{
-		"no-job":          as[*noJobError](err),
+		"no-job":          as[*flinkjob.NoJobError](err),
 		"no-checkpoint":   errors.Is(err, checkpoint.ErrNoCheckpoint),
 		"jobmanager-down": errors.Is(err, flinkrest.ErrUnavailable),
 	} {

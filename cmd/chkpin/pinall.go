@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -21,7 +22,7 @@ func (c *pinCommand) pinAll(ctx context.Context, env *environment, client *flink
 	}
 	live := slices.DeleteFunc(slices.Clone(jobs), func(j flinkrest.Job) bool { return !j.State.Live() })
 	if len(live) == 0 {
-		return c.summary(ctx, env, tell, checkpoint.Pinned{}, &noJobError{client.URL(), c.jobChoice, jobs})
+		return c.summary(ctx, env, tell, checkpoint.Pinned{}, &flinkjob.NoJobError{URL: client.URL(), Choice: c.choice(), Jobs: jobs})
 	}
 	slices.SortFunc(live, func(a, b flinkrest.Job) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	var failures []error
@@ -50,11 +51,11 @@ func (c *pinCommand) pinNamed(ctx context.Context, env *environment, client *fli
 		}
 	}
 	if len(namesakes) > 1 {
-		return checkpoint.Pinned{}, &hintedError{&ambiguousError{client.URL(), namesakes}, "give each job a name of its own (pipeline.name)"}
+		return checkpoint.Pinned{}, &hintedError{&flinkjob.AmbiguousError{URL: client.URL(), Jobs: namesakes}, "give each job a name of its own (pipeline.name)"}
 	}
 	opts := c.options(env)
 	opts.Siblings, opts.Replicas = c.App.URI, c.replicas(job.Name)
-	one := restJob{client, jobChoice{JobID: job.ID}, c.IncludeSavepoints}
+	one := flinkjob.Job{Client: client, Choice: flinkjob.Choice{ID: job.ID}, IncludeSavepoints: c.IncludeSavepoints}
 	return checkpoint.Pin(ctx, env.store, c.App.Join(job.Name), one, opts)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -99,7 +100,7 @@ If the first place cannot be had, its replica:
   $ chkpin resolve s3://bucket/orders s3://elsewhere/orders`
 }
 
-// resolveResult is the JSON of resolve, documented in the README.
+// resolveResult is the JSON of resolve, documented in docs/json.md.
 type resolveResult struct {
 	Path         string             `json:"path"`
 	Generation   string             `json:"generation"`
@@ -212,7 +213,7 @@ func (c restoreChoice) running(ctx context.Context, env *environment, r checkpoi
 	if len(jobs) == 0 {
 		return nil, nil
 	}
-	text := fmt.Sprintf("started now, the job would run twice: it is live at %s%s", client.URL(), describeJobs(":", jobs))
+	text := fmt.Sprintf("started now, the job would run twice: it is live at %s%s", client.URL(), flinkjob.Describe(":", jobs))
 	if c.Strict {
 		return nil, &runningError{text}
 	}

@@ -44,7 +44,7 @@ func (c *rollbackCommand) Validate() error {
 	return nil
 }
 
-// rollbackResult is the JSON of rollback, documented in the README.
+// rollbackResult is the JSON of rollback, documented in docs/json.md.
 type rollbackResult struct {
 	Result       string   `json:"result"`
 	Generation   string   `json:"generation"`

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 )
 
 // The runbook has every exit code, with the messages that lead to it.
@@ -31,7 +32,7 @@ func TestRunbook(t *testing.T) {
 		checkpoint.ErrNoCheckpoint:   nothing,
 		checkpoint.ErrNotAddressable: nothing,
 		checkpoint.ErrNoPin:          nothing,
-		errCheckpointingOff:          nothing,
+		flinkjob.ErrCheckpointingOff: nothing,
 		checkpoint.ErrPinGone:        damaged,
 		checkpoint.ErrNewer:          refused,
 		checkpoint.ErrCollecting:     refused,

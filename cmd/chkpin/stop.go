@@ -11,6 +11,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -73,16 +74,13 @@ func (c *stopCommand) stopAndPin(ctx context.Context, env *environment) (checkpo
 	if err != nil {
 		return p, err
 	}
-	job := restJob{client: client, choice: c.jobChoice}
-	stopped := stoppedJob{}
-	if stopped.obs, err = job.Observe(ctx); err != nil {
+	job := flinkjob.Job{Client: client, Choice: c.choice()}
+	stopped, err := job.LastSeen(ctx)
+	if err != nil {
 		return p, err
 	}
-	p.JobID = stopped.obs.Run.JobID
-	job.choice = jobChoice{JobID: p.JobID} // this one from now on
-	if stopped.restorePath, err = job.RestorePath(ctx); err != nil {
-		return p, err
-	}
+	p.JobID = stopped.Seen.Run.JobID
+	job.Choice = flinkjob.Choice{ID: p.JobID} // this one from now on
 	opts := c.tickFlags.options(env)
 	opts.AcceptLineage = c.AcceptLineage
 	if p, err = rehearse(ctx, env, c.App.URI, job, opts); err != nil {
@@ -94,14 +92,24 @@ func (c *stopCommand) stopAndPin(ctx context.Context, env *environment) (checkpo
 		return p, err
 	}
 	env.note("stopped; the savepoint is %s", location)
-	if err := stopped.complete(ctx, env, location); err != nil {
+	savepoint, err := loadSavepoint(ctx, env, location)
+	if err != nil {
 		return p, startFrom(location, err)
 	}
+	stopped.EndedIn(savepoint, time.Now())
 	p, err = checkpoint.Pin(ctx, env.store, c.App.URI, stopped, opts)
 	if err != nil {
 		return p, startFrom(location, err)
 	}
 	return p, nil
+}
+
+func loadSavepoint(ctx context.Context, env *environment, location string) (*checkpoint.Snapshot, error) {
+	u, err := blobstore.Parse(location)
+	if err != nil {
+		return nil, err
+	}
+	return checkpoint.Load(ctx, env.store, u, checkpoint.LoadOptions{Relocations: env.relocations})
 }
 
 // startFrom adds to what went wrong after the job had stopped where its state
@@ -167,31 +175,3 @@ func (f savepointFlags) stop(ctx context.Context, client *flinkrest.Client, jobI
 func unsettled(jobID string, err error) error {
 	return &hintedError{err, fmt.Sprintf("Flink goes on and may stop the job; then start it from its savepoint, named savepoint-%.6s-…", jobID)}
 }
-
-// stoppedJob is a job as it was last seen, with the savepoint it ended in.
-type stoppedJob struct {
-	obs         checkpoint.Observation
-	restorePath string
-}
-
-func (s *stoppedJob) complete(ctx context.Context, env *environment, location string) error {
-	u, err := blobstore.Parse(location)
-	if err != nil {
-		return err
-	}
-	snap, err := checkpoint.Load(ctx, env.store, u, checkpoint.LoadOptions{Relocations: env.relocations})
-	if err != nil {
-		return err
-	}
-	if s.obs.Latest != nil && s.obs.Run.Folder == "" && !s.obs.Latest.Savepoint {
-		s.obs.Run.Folder = s.obs.Latest.Path.Dir().String()
-	}
-	s.obs.Latest = &checkpoint.Latest{ID: snap.CheckpointID, Path: u, Savepoint: true, Triggered: time.Now()}
-	return nil
-}
-
-// Observe implements [checkpoint.Job].
-func (s stoppedJob) Observe(context.Context) (checkpoint.Observation, error) { return s.obs, nil }
-
-// RestorePath implements [checkpoint.Job].
-func (s stoppedJob) RestorePath(context.Context) (string, error) { return s.restorePath, nil }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 	"github.com/chkpin/chkpin/vvp"
 )
@@ -324,7 +325,7 @@ func (p patience) await(ctx context.Context, env *environment, a awaiting) (atte
 		switch {
 		case err == nil && reached:
 			return attempt, nil
-		case err == nil || as[*noJobError](err):
+		case err == nil || as[*flinkjob.NoJobError](err):
 			answered = true
 		case !answered || !mayRecover(err):
 			return attempt, err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 )
 
@@ -156,11 +157,11 @@ func newestJob(ctx context.Context, client *flinkrest.Client, nameOrID string) (
 	}
 	switch {
 	case len(live) > 1:
-		return flinkrest.Job{}, &ambiguousError{client.URL(), live}
+		return flinkrest.Job{}, &flinkjob.AmbiguousError{URL: client.URL(), Jobs: live}
 	case len(live) == 1:
 		return live[0], nil
 	case len(fit) == 0:
-		return flinkrest.Job{}, &noJobError{client.URL(), jobChoice{Job: nameOrID}, jobs}
+		return flinkrest.Job{}, &flinkjob.NoJobError{URL: client.URL(), Choice: flinkjob.Choice{Name: nameOrID}, Jobs: jobs}
 	}
 	return slices.MaxFunc(fit, func(a, b flinkrest.Job) int { return a.Start.Compare(b.Start) }), nil
 }
@@ -168,9 +169,9 @@ func newestJob(ctx context.Context, client *flinkrest.Client, nameOrID string) (
 // aboutJob adds the way out to what went wrong with a job of a step.
 func aboutJob(err error, flag string) error {
 	switch {
-	case as[*ambiguousError](err):
+	case as[*flinkjob.AmbiguousError](err):
 		return &hintedError{err, "name the job, or its id, with " + flag}
-	case as[*noJobError](err):
+	case as[*flinkjob.NoJobError](err):
 		return &hintedError{err, "is it submitted, and is this its JobManager? " + flag + " takes its name or id"}
 	case errors.Is(err, flinkrest.ErrUnavailable):
 		return &hintedError{err, "is the URL right and the JobManager up? In application mode it ends with its job: that may have happened already"}

@@ -13,10 +13,10 @@ import (
 )
 
 type verifyCommand struct {
-	URI blobstore.URI `arg:"" name:"uri" placeholder:"URI" help:"A checkpoint, savepoint or pin: its folder or its _metadata."`
+	URI blobstore.URI `arg:"" name:"uri" placeholder:"URI" help:"A checkpoint, savepoint or pin: its folder or its _metadata; or an <app>."`
 }
 
-// verifyResult is the JSON of verify, documented in the README.
+// verifyResult is the JSON of verify, documented in docs/json.md.
 type verifyResult struct {
 	URI        string   `json:"uri"`
 	Restorable bool     `json:"restorable"`
@@ -49,9 +49,9 @@ func (c *verifyCommand) Run(ctx context.Context, env *environment) error {
 }
 
 func (c *verifyCommand) verify(ctx context.Context, env *environment, result *verifyResult) error {
-	snap, err := checkpoint.Load(ctx, env.store, c.URI, checkpoint.LoadOptions{Relocations: env.relocations})
+	snap, err := loadState(ctx, env, c.URI)
 	if errors.Is(err, blobstore.ErrNotExist) {
-		return &hintedError{&checkpoint.DamagedError{URI: c.URI.String(), Missing: []string{metadataOf(c.URI).String()}}, hintNoCheckpoint}
+		return &hintedError{&checkpoint.DamagedError{URI: c.URI.String(), Missing: []string{metadataOf(c.URI).String()}}, hintNoState}
 	}
 	if err != nil {
 		return err
@@ -65,9 +65,6 @@ func (c *verifyCommand) verify(ctx context.Context, env *environment, result *ve
 	result.Files, result.Bytes = report.Files, report.Bytes
 	return report.Err(snap.URI)
 }
-
-// hintNoCheckpoint helps who named something else than a checkpoint.
-const hintNoCheckpoint = "name the folder of a checkpoint, savepoint or pin, or its _metadata; a pin's folder is <app>/last-state"
 
 // metadataOf is the metadata file that a folder, or the file itself, stands for.
 func metadataOf(u blobstore.URI) blobstore.URI {

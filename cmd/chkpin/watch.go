@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/flinkjob"
 )
 
 type watchCommand struct {
@@ -48,7 +49,7 @@ func (c *watchCommand) Run(ctx context.Context, env *environment) error {
 		tick: func(ctx context.Context) (checkpoint.Pinned, error) {
 			opts := c.tickFlags.options(env)
 			c.sourceFlags.apply(&opts, env)
-			return checkpoint.Pin(ctx, env.store, c.App.URI, restJob{client, c.jobChoice, c.IncludeSavepoints}, opts)
+			return checkpoint.Pin(ctx, env.store, c.App.URI, flinkjob.Job{Client: client, Choice: c.choice(), IncludeSavepoints: c.IncludeSavepoints}, opts)
 		},
 		env:      env,
 		interval: c.Interval,
@@ -113,7 +114,7 @@ func pause(interval time.Duration, failures int) time.Duration {
 func (w *watch) log(p checkpoint.Pinned, v verdict, err error) {
 	attrs := []any{"job", p.JobID, "checkpoint", p.CheckpointID, "generation", p.Generation}
 	switch {
-	case as[*noJobError](err), errors.Is(err, checkpoint.ErrNoCheckpoint):
+	case as[*flinkjob.NoJobError](err), errors.Is(err, checkpoint.ErrNoCheckpoint):
 		w.env.log.Info("nothing to pin", append(attrs, "reason", err)...)
 	case err != nil:
 		w.env.log.Error("tick failed", append(attrs, "error", err, "hint", hintFor(err, v))...)

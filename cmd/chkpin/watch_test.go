@@ -15,6 +15,7 @@ import (
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
+	"github.com/chkpin/chkpin/flinkjob"
 	"github.com/chkpin/chkpin/flinkrest"
 	"github.com/chkpin/chkpin/flinkrest/replay"
 )
@@ -52,7 +53,7 @@ func startWatch(t *testing.T) *watched {
 			case <-ctx.Done():
 				return checkpoint.Pinned{}, ctx.Err()
 			}
-			return checkpoint.Pin(ctx, store, app, restJob{client: client}, checkpoint.PinOptions{})
+			return checkpoint.Pin(ctx, store, app, flinkjob.Job{Client: client}, checkpoint.PinOptions{})
 		},
 		env:      &environment{stdout: io.Discard, log: newLogger(io.Discard, "text", 0)},
 		interval: time.Nanosecond,

@@ -1,0 +1,65 @@
+package flinkjob_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/sample"
+	"github.com/chkpin/chkpin/flinkjob"
+	"github.com/chkpin/chkpin/flinkrest"
+)
+
+// A job that ends between the two calls of a tick is no job, not one without checkpointing: the JobManager answers
+// both with 404.
+func TestJobEndsWhileItIsAsked(t *testing.T) {
+	s, err := sample.Unpack(t.TempDir())
+	require.NoError(t, err)
+	jm, err := s.JobManager()
+	require.NoError(t, err)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		jm.ServeHTTP(w, r)
+		if r.URL.Path == "/jobs/overview" {
+			jm.Set("/jobs/:jobid/checkpoints", http.StatusNotFound, `{"errors": ["Job not found"]}`)
+			jm.Set("/jobs/overview", http.StatusOK, `{"jobs": []}`)
+		}
+	}))
+	defer server.Close()
+	client, err := flinkrest.New(flinkrest.Config{URL: server.URL})
+	require.NoError(t, err)
+
+	_, err = flinkjob.Job{Client: client}.Observe(t.Context())
+	assert.EqualError(t, err, "no live job at "+server.URL)
+}
+
+// In application mode the JobManager ends with its job. What it said before, and the savepoint, are enough to pin.
+func TestStoppedJobIsPinnedWithoutItsJobManager(t *testing.T) {
+	ctx, store := t.Context(), blobstore.NewFile()
+	flink := startSample()
+	flink.pin(ctx, store)
+	stopped, err := flink.job().LastSeen(ctx)
+	require.NoError(t, err)
+	run := filepath.Join("checkpoints", flink.sample.JobID)
+	require.NoError(t, flink.sample.Complete())
+	savepoint := flink.root.Join("savepoint-1624fd-0123456789ab")
+	_, err = checkpoint.Copy(ctx, store, blobstore.MustParse(flink.sample.Path()), savepoint, checkpoint.CopyOptions{})
+	require.NoError(t, err)
+	flink.server.Close()
+	defer flink.stop()
+
+	snap, err := checkpoint.Load(ctx, store, savepoint, checkpoint.LoadOptions{})
+	require.NoError(t, err)
+	stopped.EndedIn(snap, time.Now())
+	pinned, err := checkpoint.Pin(ctx, store, flink.app, stopped, checkpoint.PinOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, checkpoint.ResultPinned, pinned.Result)
+	assert.Equal(t, savepoint.String(), pinned.Source)
+	assert.Contains(t, stopped.Seen.Run.Folder, filepath.ToSlash(run), "its descendants are known by it")
+}
