@@ -24,9 +24,8 @@ func helpWithExitCodes(options kong.HelpOptions, ctx *kong.Context) error {
 	return err
 }
 
-// What follows is shown below the usage line of the commands that are a tick and
-// of the small ones; the others have theirs beside their flags. It ends with
-// examples, which a test parses.
+// What follows is shown below the usage lines, of the commands that do not have
+// it beside their flags. There are examples in each, which a test parses.
 
 // Help implements [kong.HelpProvider].
 func (*pinCommand) Help() string {
