@@ -258,7 +258,7 @@ func (d *Deployer) Deploy(ctx context.Context, wanted Manifest) (Outcome, error)
 	if mine.alive() {
 		d.note("%s: waiting %s, in case the deploy that has begun already is still at work", wanted.Name, 3*d.beat())
 	}
-	if err := mine.take(ctx, p.record(d.newID()), 3*d.beat()); err != nil {
+	if err := mine.take(ctx, p.taken(d.newID()), 3*d.beat()); err != nil {
 		return p.Outcome, err
 	}
 	held, release := mine.hold(ctx, d.beat())
@@ -275,6 +275,18 @@ func (d *Deployer) Deploy(ctx context.Context, wanted Manifest) (Outcome, error)
 		return p.Outcome, err
 	}
 	return p.Outcome, mine.drop(ctx)
+}
+
+// taken is the record of a claim that was taken and not yet acted on. What an
+// earlier deploy wrote stays: the command that it started may be under way even
+// now.
+func (p *plan) taken(run string) record {
+	if !p.claim.about(p.stored) {
+		return p.record(run)
+	}
+	r := p.claim.record
+	r.Run, r.Ended = run, false
+	return r
 }
 
 // record tells the next deploy what this one is about.

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -82,6 +83,45 @@ func TestDeployIsKilledAndSomethingElseIsWanted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The command of a chkpin that was killed lives on: its job is there only when the next deploy has waited.
+func TestDeployIsKilledAndItsCommandIsNot(t *testing.T) {
+	t.Parallel()
+	wanted := ordersWith("SELECT b", "1")
+	x := newDeployLab(t)
+	x.deploys(ordersWith("SELECT a", "1"))
+	ctx, kill := context.WithCancelCause(t.Context())
+	dead := false
+	first := x.deployer(func(_ int, do func() error) error {
+		if dead {
+			return errKilled
+		}
+		return do()
+	})
+	var command func()
+	submit := first.Start
+	first.Start = func(_ context.Context, s deploy.Start) error {
+		command = func() { dead = false; assert.NoError(t, submit(t.Context(), s)) }
+		dead = true
+		kill(errKilled)
+		return errKilled
+	}
+	_, err := first.Deploy(ctx, x.placed(wanted))
+	require.ErrorIs(t, err, errKilled)
+
+	second := x.deployer(nil)
+	second.Note = func(format string, _ ...any) {
+		if strings.Contains(format, "waiting") {
+			command()
+		}
+	}
+	outcome, err := second.Deploy(t.Context(), x.placed(wanted))
+	require.NoError(t, err)
+	assert.Equal(t, deploy.Nothing, outcome.Kind)
+	assert.Equal(t, 2, outcome.Version)
+	require.Len(t, x.session.jobs, 2, "it was started once")
+	x.right(wanted)
 }
 
 // Of two deploys at once one wins, and the other says so, whatever call of the first the second comes in at.
