@@ -115,7 +115,7 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 		}
 		p.manifest = &m
 	}
-	p.closed = listable(ctx, env.store, env.relocations.Apply(p.layout.Root))
+	p.closed = listable(ctx, env.store, checkpoint.LayoutOf(env.relocations.Apply(p.app)))
 	g, gctx := errgroup.WithContext(ctx)
 	if p.closed == nil {
 		p.lookAtStore(gctx, g, env)
@@ -223,8 +223,16 @@ func isEmpty(ctx context.Context, store blobstore.Store, dir blobstore.URI) bool
 	return true
 }
 
-func listable(ctx context.Context, store blobstore.Store, dir blobstore.URI) error {
-	for _, err := range store.List(ctx, dir, blobstore.ListOptions{Shallow: true}) {
+// listable is nil where a tick could begin. On a volume that is not mounted, a
+// probe would make the very folder by whose absence it is told from one where
+// nothing was ever pinned.
+func listable(ctx context.Context, store blobstore.Store, l checkpoint.Layout) error {
+	if mounts, ok := store.(blobstore.Mounter); ok {
+		if _, err := mounts.Mount(ctx, l.App); errors.Is(err, blobstore.ErrContainer) {
+			return err
+		}
+	}
+	for _, err := range store.List(ctx, l.Root, blobstore.ListOptions{Shallow: true}) {
 		return err
 	}
 	return nil
