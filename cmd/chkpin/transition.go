@@ -266,9 +266,9 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 
 // awaitTriggered waits until a deployment is what it was asked to become. That it
 // failed counts only when it was something else since: the platform takes its
-// time.
+// time. What was in the desired state all along need not move.
 func (c *transitionCommand) awaitTriggered(ctx context.Context, env *environment, client *vvp.Client, before vvp.Deployment, desired vvp.State, r *transitionResult) error {
-	moved := r.Result == resultUnchanged
+	moved := r.Result == resultUnchanged || before.State == desired
 	_, err := c.await(ctx, env, awaiting{state: string(desired), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
 		d, err := client.Deployment(ctx, c.VVPNamespace, c.TriggerDeployment)
 		if err != nil {
