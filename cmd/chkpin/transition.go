@@ -158,8 +158,11 @@ func (s sighting) String() string {
 // Run waits and triggers. The result is printed whatever comes out, as by pin.
 func (c *transitionCommand) Run(ctx context.Context, env *environment) error {
 	step := c.onPlatform
-	if c.Flink {
+	switch {
+	case c.Flink:
 		step = c.onJobManagers
+	case c.Action != "" || c.MonitorJob != "" || c.TriggerJob != "" || c.TriggerJobmanager != "":
+		return usagef("add --flink, or name deployments and --trigger-state", "--action and jobs are those of plain JobManagers, and --flink was not given")
 	}
 	r, err := step(ctx, env)
 	if err != nil {
