@@ -244,7 +244,7 @@ const cleanUp = 10 * time.Second
 
 // tryRights tries what a tick does in the store, with an object of its own.
 func tryRights(ctx context.Context, store blobstore.Store, root blobstore.URI) (p rightsProbe) {
-	p.object = root.Join(".chkpin-doctor-" + strings.ToLower(rand.Text()))
+	p.object = root.Join(".chkpin-doctor-" + strings.ToLower(rand.Text()) + ".tmp") // gc removes what is called so
 	p.written = time.Now()
 	const body = "a probe of chkpin doctor, to be deleted\n"
 	create := blobstore.PutOptions{IfAbsent: true}
