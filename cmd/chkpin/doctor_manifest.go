@@ -83,7 +83,7 @@ func startsFromThePin(p *patient) (found []finding) {
 		u, err := blobstore.Parse(s.RestorePath)
 		switch {
 		case s.RestorePath != "" && s.ByChkpin:
-			found = append(found, doubt("leave it out", "%s: chkpin exec puts --fromSavepoint in, and another one is there already", s.Where)...)
+			found = append(found, misconfigured("leave it out: chkpin exec puts in the path that it proved", "%s: chkpin exec refuses a command that says already what to restore", s.Where)...)
 		case s.RestorePath != "" && strings.Contains(s.RestorePath, "$"): // only the start can tell
 		case s.RestorePath != "" && (err != nil || !pin.Holds(u)):
 			found = append(found, misconfigured("start from "+pin.Metadata.String(), "%s starts from %s, which is not the pin of %s", where, s.RestorePath, p.app)...)
