@@ -266,15 +266,13 @@ func (c *collector) asOneGoesBack(published string) []*generation {
 // alive, which on Flink up to 1.14 and in LEGACY mode goes on naming files
 // of the pin it restored.
 func (c *collector) nameFiles(ctx context.Context) error {
-	running, err := c.checkpointsOfRuns(ctx)
-	if err != nil {
+	if err := c.nameFilesOfRuns(ctx); err != nil {
 		return err
 	}
 	if c.running != nil {
-		running = append(running, c.running)
-	}
-	if err := c.name("a checkpoint of a job that may be alive names it", running...); err != nil {
-		return err
+		if err := c.name(namedByRun, c.running); err != nil {
+			return err
+		}
 	}
 	for _, gen := range c.generations {
 		if gen.keep != "" && gen.snapshot != nil {
@@ -286,32 +284,31 @@ func (c *collector) nameFiles(ctx context.Context) error {
 	return c.name("what is published names it", c.published)
 }
 
-func (c *collector) name(why string, snapshots ...*Snapshot) error {
-	for _, s := range snapshots {
-		files, err := s.files()
-		if err != nil {
-			return err
-		}
-		for _, f := range files {
-			if name, ok := f.Location.Rel(c.layout.State); ok {
-				c.named[name] = why
-			}
+const namedByRun = "a checkpoint of a job that may be alive names it"
+
+func (c *collector) name(why string, s *Snapshot) error {
+	files, err := s.files()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if name, ok := f.Location.Rel(c.layout.State); ok {
+			c.named[name] = why
 		}
 	}
 	return nil
 }
 
-// checkpointsOfRuns loads the checkpoints in the folders of the runs that may be
+// nameFilesOfRuns reads the checkpoints in the folders of the runs that may be
 // alive: the pinned one, the two before it, and those that wait or are held. All
 // in a folder, since with a constant job id the highest number is not always the
-// newest.
-func (c *collector) checkpointsOfRuns(ctx context.Context) ([]*Snapshot, error) {
+// newest; one after the other, since a job may keep thousands.
+func (c *collector) nameFilesOfRuns(ctx context.Context) error {
 	runs := slices.Concat([]Run{c.record.Run}, c.record.Previous[:min(len(c.record.Previous), keepRuns)], c.record.Held)
 	if c.record.Seen != nil {
 		runs = append(runs, c.record.Seen.Run)
 	}
 	looked := map[string]bool{}
-	var found []*Snapshot
 	for _, run := range runs {
 		folder, err := blobstore.Parse(run.Folder)
 		if err != nil || looked[folder.Canonical()] {
@@ -320,20 +317,22 @@ func (c *collector) checkpointsOfRuns(ctx context.Context) ([]*Snapshot, error) 
 		looked[folder.Canonical()] = true
 		ids, err := checkpointIDs(ctx, c.store, c.opts.Relocations.Apply(folder))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, id := range ids {
 			s, err := load(ctx, c.store, folder.Join(fmt.Sprintf("chk-%d", id), MetadataName), c.opts.Relocations)
 			if errors.Is(err, blobstore.ErrNotExist) {
 				continue // not completed, or subsumed meanwhile
 			}
-			if err != nil {
-				return nil, err
+			if err == nil {
+				err = c.name(namedByRun, s)
 			}
-			found = append(found, s)
+			if err != nil {
+				return err
+			}
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // decide writes the report and what goes.

@@ -146,7 +146,7 @@ func (s *search) checkpointsBelow(ctx context.Context, root blobstore.URI) error
 			others = append(others, name)
 		}
 	}
-	s.tellEmpty(root, empty)
+	s.tellNothing(root, empty, "job folder or checkpoint", loose || len(jobs)+len(others) > 0)
 	s.refuseOthers(root, "job folder", others)
 	if loose {
 		if err := s.looseCheckpoints(ctx, root); err != nil {
@@ -193,39 +193,57 @@ func (s *search) checkpointsOf(ctx context.Context, folder blobstore.URI, jobID 
 	return nil
 }
 
-// savepointsBelow looks into a folder of savepoints. They carry the first six
-// digits of the job id in their names.
+// savepointsBelow looks into a folder of savepoints, or at a single one, as
+// "flink stop" prints it. They carry the first six digits of the job id in their
+// names.
 func (s *search) savepointsBelow(ctx context.Context, root blobstore.URI) error {
 	var others []string
-	empty := true
+	consider := func(folder blobstore.URI) error {
+		m := savepointName.FindStringSubmatch(folder.Base())
+		switch {
+		case s.any:
+			return s.consider(ctx, outside{folder: folder})
+		case m[1] == anonymous || !strings.HasPrefix(s.author.JobID, m[1]):
+			others = append(others, folder.Base())
+			return nil
+		}
+		return s.considerSavepoint(ctx, folder)
+	}
+	single := savepointName.MatchString(root.Base())
+	empty, some := true, single
 	for o, err := range s.store.List(ctx, s.opts.Relocations.Apply(root), blobstore.ListOptions{Shallow: true}) {
 		if err != nil {
 			return err
 		}
 		empty = false
-		name := o.URI.Base()
-		m := savepointName.FindStringSubmatch(name)
-		switch {
-		case m == nil || !o.Dir:
-		case s.any:
-			err = s.consider(ctx, outside{folder: root.Join(name)})
-		case m[1] == anonymous || !strings.HasPrefix(s.author.JobID, m[1]):
-			others = append(others, name)
-		default:
-			err = s.considerSavepoint(ctx, root.Join(name))
+		if single {
+			break
 		}
-		if err != nil {
+		if name := o.URI.Base(); o.Dir && savepointName.MatchString(name) {
+			some = true
+			if err := consider(root.Join(name)); err != nil {
+				return err
+			}
+		}
+	}
+	s.tellNothing(root, empty, "savepoint", some)
+	if single && !empty {
+		if err := consider(root); err != nil {
 			return err
 		}
 	}
-	s.tellEmpty(root, empty)
 	s.refuseOthers(root, "savepoint", others)
 	return nil
 }
 
-func (s *search) tellEmpty(root blobstore.URI, empty bool) {
-	if empty {
+// tellNothing keeps a mistyped folder from meaning in silence that there is
+// nothing newer than the pin.
+func (s *search) tellNothing(root blobstore.URI, empty bool, what string, some bool) {
+	switch {
+	case empty:
 		s.warn("nothing is at %s: is it the right folder, and the volume mounted?", root)
+	case !some:
+		s.warn("no %s is directly in %s: is it the right folder?", what, root)
 	}
 }
 

@@ -49,11 +49,24 @@ func (h *Hold) keeps(run Run, restored *int64) bool {
 	return slices.ContainsFunc(h.Known, run.is)
 }
 
-func (h *Hold) explain() string {
-	if h.Reason == "" {
-		return "the pin is on hold"
+// Unfinished reports whether a generation other than the held one is published:
+// the rollback was killed in between, or another chkpin has published over it.
+// [Rollback] again finishes it. What is published is not to be started from.
+func (h *Hold) Unfinished(published string) bool {
+	return h.Generation != "" && published != "" && h.Generation != published
+}
+
+// Explain says for people why nothing but what is held goes on from this
+// published generation.
+func (h *Hold) Explain(published string) string {
+	text := "the pin is on hold"
+	if h.Reason != "" {
+		text += ": " + h.Reason
 	}
-	return "the pin is on hold: " + h.Reason
+	if h.Unfinished(published) {
+		text += fmt.Sprintf("; the rollback to %s is not finished, %s is published", h.Generation, published)
+	}
+	return text
 }
 
 // standingHold is readHold for those who heed a hold: one that cannot be

@@ -319,7 +319,7 @@ func (t *tick) once(ctx context.Context) error {
 		return err
 	}
 	if hold.keeps(t.obs.Run, v.restored) {
-		return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: hold.explain(), Hold: hold}
+		return &HeldError{Pinned: cur.record, Run: t.obs.Run, Reason: hold.Explain(cur.record.Generation), Hold: hold}
 	}
 	if err := t.checkForeign(cur, source); err != nil {
 		return err

@@ -116,7 +116,7 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 		}
 		p.manifest = &m
 	}
-	p.closed = listable(ctx, env.store, env.relocations.Apply(p.layout.Root))
+	p.closed = listable(ctx, env.store, checkpoint.LayoutOf(env.relocations.Apply(p.app)))
 	g, gctx := errgroup.WithContext(ctx)
 	if p.closed == nil {
 		p.lookAtStore(gctx, g, env)
@@ -224,8 +224,16 @@ func isEmpty(ctx context.Context, store blobstore.Store, dir blobstore.URI) bool
 	return true
 }
 
-func listable(ctx context.Context, store blobstore.Store, dir blobstore.URI) error {
-	for _, err := range store.List(ctx, dir, blobstore.ListOptions{Shallow: true}) {
+// listable is nil where a tick could begin. On a volume that is not mounted, a
+// probe would make the very folder by whose absence it is told from one where
+// nothing was ever pinned.
+func listable(ctx context.Context, store blobstore.Store, l checkpoint.Layout) error {
+	if mounts, ok := store.(blobstore.Mounter); ok {
+		if _, err := mounts.Mount(ctx, l.App); errors.Is(err, blobstore.ErrContainer) {
+			return err
+		}
+	}
+	for _, err := range store.List(ctx, l.Root, blobstore.ListOptions{Shallow: true}) {
 		return err
 	}
 	return nil
@@ -237,7 +245,7 @@ const cleanUp = 10 * time.Second
 
 // tryRights tries what a tick does in the store, with an object of its own.
 func tryRights(ctx context.Context, store blobstore.Store, root blobstore.URI) (p rightsProbe) {
-	p.object = root.Join(".chkpin-doctor-" + strings.ToLower(rand.Text()))
+	p.object = root.Join(".chkpin-doctor-" + strings.ToLower(rand.Text()) + ".tmp") // gc removes what is called so
 	p.written = time.Now()
 	const body = "a probe of chkpin doctor, to be deleted\n"
 	create := blobstore.PutOptions{IfAbsent: true}

@@ -102,12 +102,18 @@ func pinIsNotOnHold(p *patient) []finding {
 	if s.HoldErr != nil {
 		return doubt("while it is there and cannot be read, nothing is published; chkpin rollback --release ends the hold", "%v", s.HoldErr)
 	}
-	if h := s.Hold; h != nil {
-		reason := strings.TrimSuffix(": "+h.Reason, ": ")
-		return doubt("restart the job with what chkpin resolve prints; chkpin rollback --release ends the hold, too",
-			"the pin is on hold%s; ticks exit 7", reason)
+	published := ""
+	if s.Described {
+		published = s.Record.Generation
 	}
-	return nil
+	switch h := s.Hold; {
+	case h == nil:
+		return nil
+	case h.Unfinished(published):
+		return doubt(fmt.Sprintf("chkpin rollback %s finishes the rollback; chkpin rollback --release gives it up", p.app), "%s; ticks exit 7", h.Explain(published))
+	default:
+		return doubt("restart the job with what chkpin resolve prints; chkpin rollback --release ends the hold, too", "%s; ticks exit 7", h.Explain(published))
+	}
 }
 
 // jobContinuesThePin says what the next tick would make of the run.

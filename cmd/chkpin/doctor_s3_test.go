@@ -81,6 +81,7 @@ func TestTryRights(t *testing.T) {
 	assert.NoError(t, p.remove)
 	assert.False(t, p.unconditional)
 	assert.False(t, p.modTime.IsZero())
+	assert.True(t, blobstore.IsTemporary(p.object), "gc removes the probe of a doctor that was killed")
 	assert.True(t, tryRights(t.Context(), heedless{store}, root).unconditional)
 	assert.True(t, isEmpty(t.Context(), store, root), "probes are gone")
 }

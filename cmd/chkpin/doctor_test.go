@@ -261,7 +261,7 @@ func TestFindings(t *testing.T) {
 			p.start(manifest.Start{Action: "FlinkDeployment", Rest: []string{"--fromSavepoint", "s3://x"}})
 		}, "arguments", severe, "all of spec.job.args goes to the job, with --fromSavepoint", misused},
 		"twice": {func(p *patient) { p.start(manifest.Start{ByChkpin: true, RestorePath: p.layout.Metadata.String()}) },
-			"restore-path", doubtful, "another one is there already", done},
+			"restore-path", severe, "refuses a command that says already what to restore", misused},
 		"chkpin of another": {func(p *patient) {
 			p.start(manifest.Start{ByChkpin: true})
 			p.manifest.Calls = []manifest.Call{{Where: "CronJob pin, container chkpin", Args: []string{"pin"}, App: "s3://other"}}

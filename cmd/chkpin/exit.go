@@ -95,6 +95,7 @@ var verdicts = []verdict{
 	{nothing, is(errNothingListed), "is the URI right? Without --job and --restorable everything is listed"},
 	{damaged, as[*damagedListing], "chkpin verify URI names the files; --restorable leaves these lines out"},
 	{damaged, is(checkpoint.ErrPinGone), "find a checkpoint or savepoint that chkpin verify calls restorable; do not start without state by accident"},
+	{held, rollbackUnfinished, "chkpin rollback <app> finishes the rollback; chkpin rollback --release <app> gives it up, and the pin back to the job that runs"},
 	{held, onHold, "restart the job with what chkpin resolve prints: the hold ends when that run is pinned; " +
 		"chkpin rollback --release <app> gives the pin back to the job that runs"},
 	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage"},
@@ -132,6 +133,12 @@ func writing(err error) bool {
 func onHold(err error) bool {
 	e, ok := errors.AsType[*checkpoint.HeldError](err)
 	return ok && e.Hold != nil
+}
+
+// rollbackUnfinished: the pin is held, and is not what it is held for.
+func rollbackUnfinished(err error) bool {
+	e, ok := errors.AsType[*checkpoint.HeldError](err)
+	return ok && e.Hold != nil && e.Hold.Unfinished(e.Pinned.Generation)
 }
 
 func verdictOf(ctx context.Context, err error) verdict {

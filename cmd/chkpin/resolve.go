@@ -233,7 +233,11 @@ func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
 	if err := c.resolve(ctx, &aside); err != nil {
 		return err
 	}
-	return writeFile(c.OutputFile, 0o644, func(w io.Writer) error { _, err := out.WriteTo(w); return err })
+	if err := writeFile(c.OutputFile, 0o644, func(w io.Writer) error { _, err := out.WriteTo(w); return err }); err != nil {
+		// Not what it is elsewhere that a file is not there: exit 3 is that of no pin.
+		return usagef("--output-file needs a folder that is there and that this user may write to", "%v", err)
+	}
+	return nil
 }
 
 func (c *resolveCommand) resolve(ctx context.Context, env *environment) error {
@@ -286,6 +290,8 @@ func (c restoreChoice) explain(err error, apps []blobstore.URI) error {
 		return &hintedError{err, "is the URI right, and the volume mounted? If this is the very first start, --allow-first-start prints nothing and exits 0"}
 	case lost && c.Strict:
 		return &hintedError{err, "without --strict, resolve falls back to the newest generation that restores"}
+	case lost && c.AnyLineage:
+		return &hintedError{err, "no generation restores, and nothing below --checkpoints and --savepoints does; do not start without state by accident"}
 	case lost && !further:
 		return &hintedError{err, "no generation restores; --checkpoints and --savepoints look for state of the job elsewhere, chkpin verify proves any you find; do not start without state by accident"}
 	case lost:

@@ -159,8 +159,11 @@ func (s sighting) String() string {
 // Run waits and triggers. The result is printed whatever comes out, as by pin.
 func (c *transitionCommand) Run(ctx context.Context, env *environment) error {
 	step := c.onPlatform
-	if c.Flink {
+	switch {
+	case c.Flink:
 		step = c.onJobManagers
+	case c.Action != "" || c.MonitorJob != "" || c.TriggerJob != "" || c.TriggerJobmanager != "":
+		return usagef("add --flink, or name deployments and --trigger-state", "--action and jobs are those of plain JobManagers, and --flink was not given")
 	}
 	r, err := step(ctx, env)
 	if err != nil {
@@ -267,9 +270,9 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 
 // awaitTriggered waits until a deployment is what it was asked to become. That it
 // failed counts only when it was something else since: the platform takes its
-// time.
+// time. What was in the desired state all along need not move.
 func (c *transitionCommand) awaitTriggered(ctx context.Context, env *environment, client *vvp.Client, before vvp.Deployment, desired vvp.State, r *transitionResult) error {
-	moved := r.Result == resultUnchanged
+	moved := r.Result == resultUnchanged || before.State == desired
 	_, err := c.await(ctx, env, awaiting{state: string(desired), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
 		d, err := client.Deployment(ctx, c.VVPNamespace, c.TriggerDeployment)
 		if err != nil {
