@@ -91,7 +91,7 @@ func (e *SideError) Unwrap() error { return e.Err }
 // known by the origin in its last-state/pin.json, as long as no job was pinned
 // there, and has to be of the same lineage still.
 //
-// Other errors are [ErrNested], *[DamagedError], [ErrPinGone], [ErrNewer] and
+// Other errors are [ErrNested], [ErrInsideJob], *[DamagedError], [ErrPinGone], [ErrNewer] and
 // [ErrCollecting] (others are at work there, and do not come to an end), and those
 // of the stores. A *[SideError] says whose they are where that can be told.
 func Copy(ctx context.Context, store blobstore.Store, source, destination blobstore.URI, opts CopyOptions) (Copied, error) {
@@ -144,7 +144,8 @@ func (c *copier) run(ctx context.Context) error {
 	return err
 }
 
-// checkPlaces refuses what would make the copy a part of its source, or of a pin.
+// checkPlaces refuses what would make the copy a part of its source, of a pin, or
+// of what Flink deletes.
 func (c *copier) checkPlaces() error {
 	from := c.from
 	if from.Base() == MetadataName {
@@ -157,13 +158,15 @@ func (c *copier) checkPlaces() error {
 		return fmt.Errorf("%w: the source %s lies inside the destination %s", ErrNested, from, c.to)
 	case slices.Contains(strings.Split(c.to.Key(), "/"), LayoutOf(c.to).Root.Base()):
 		return fmt.Errorf("%w: the destination %s lies inside a pin", ErrNested, c.to)
+	case checkpointFolderName.MatchString(from.Base()) && jobFolderName.MatchString(from.Dir().Base()) && c.to.Within(from.Dir()):
+		return fmt.Errorf("%w: %s is below %s", ErrInsideJob, c.to, from.Dir())
 	}
 	return nil
 }
 
 // sided adds whose error it is, by the object that it is about.
 func (c *copier) sided(err error) error {
-	if err == nil || errors.Is(err, ErrNested) || errors.Is(err, ErrOccupied) {
+	if err == nil || errors.Is(err, ErrNested) || errors.Is(err, ErrInsideJob) || errors.Is(err, ErrOccupied) {
 		return err
 	}
 	var about blobstore.URI
