@@ -247,7 +247,7 @@ func (c *copier) snapshot(ctx context.Context, s *Snapshot) error {
 		c.copied.Requests = 5 + l.requests() // metadata and folder of the source, both sides of the destination, publishing
 		return nil
 	}
-	if err := l.bring(ctx, c.opts.Progress); err != nil {
+	if err := l.bring(ctx, &c.copied, c.opts.Progress); err != nil {
 		return err
 	}
 	if data, err = moved(); err != nil {
@@ -363,19 +363,25 @@ func (l *cargo) requests() (n int) {
 	return n
 }
 
-// bring copies what is missing and proves all.
-func (l *cargo) bring(ctx context.Context, tell func(CopyProgress)) error {
+// bring copies what is missing and proves all. When that fails it says how far it
+// came.
+func (l *cargo) bring(ctx context.Context, copied *Copied, tell func(CopyProgress)) error {
+	p := CopyProgress{TotalFiles: len(l.copies), TotalBytes: l.bytes}
 	if tell != nil {
-		p := CopyProgress{TotalFiles: len(l.copies), TotalBytes: l.bytes}
 		tell(p)
-		var mu sync.Mutex
-		l.arrived = func(f stateFile) {
-			mu.Lock()
-			defer mu.Unlock()
-			p.Files, p.Bytes = p.Files+1, p.Bytes+f.need
+	}
+	var mu sync.Mutex
+	l.arrived = func(f stateFile) {
+		mu.Lock()
+		defer mu.Unlock()
+		p.Files, p.Bytes = p.Files+1, p.Bytes+f.need
+		if tell != nil {
 			tell(p)
 		}
 	}
 	_, _, err := l.deliver(ctx, l.files, l.copies, l.claimed)
+	if err != nil {
+		copied.Copied, copied.BytesCopied = p.Files, p.Bytes
+	}
 	return err
 }

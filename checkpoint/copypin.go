@@ -109,7 +109,7 @@ func (c *pinCopy) once(ctx context.Context) error {
 	if err := c.putExisted(ctx); err != nil {
 		return err
 	}
-	if err := l.bring(ctx, c.opts.Progress); err != nil {
+	if err := l.bring(ctx, &c.copied, c.opts.Progress); err != nil {
 		return err
 	}
 	for _, g := range slices.Backward(c.source.generations) {
