@@ -102,7 +102,10 @@ func newURI(text, root, scheme, authority, key string) (URI, error) {
 		u.authority = ""
 	case FamilyAzure:
 		if c, account, ok := strings.Cut(authority, "@"); !ok || c == "" || account == "" {
-			return URI{}, fmt.Errorf("%w: %q has no container; write %s://container@account.blob.core.windows.net/path", ErrURI, text, scheme)
+			if !strings.Contains(authority, ".") || ok {
+				authority = "account." + azureEndpoints[scheme]
+			}
+			return URI{}, fmt.Errorf("%w: %q has no container; write %s://container@%s/path", ErrURI, text, scheme, authority)
 		}
 	}
 	if u.Family() != FamilyFile && u.authority == "" {
@@ -295,4 +298,11 @@ func (u *URI) UnmarshalText(text []byte) error {
 		*u = v
 	}
 	return err
+}
+
+// azureEndpoints are where hadoop-azure looks for an account by each scheme
+// (FileSystemUriSchemes, "Hadoop Azure Support: ABFS").
+var azureEndpoints = map[string]string{
+	"wasb": "blob.core.windows.net", "wasbs": "blob.core.windows.net",
+	"abfs": "dfs.core.windows.net", "abfss": "dfs.core.windows.net",
 }

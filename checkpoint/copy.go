@@ -91,7 +91,7 @@ func (e *SideError) Unwrap() error { return e.Err }
 // known by the origin in its last-state/pin.json, as long as no job was pinned
 // there, and has to be of the same lineage still.
 //
-// Other errors are [ErrNested], *[DamagedError], [ErrPinGone], [ErrNewer] and
+// Other errors are [ErrNested], [ErrInsideJob], *[DamagedError], [ErrPinGone], [ErrNewer] and
 // [ErrCollecting] (others are at work there, and do not come to an end), and those
 // of the stores. A *[SideError] says whose they are where that can be told.
 func Copy(ctx context.Context, store blobstore.Store, source, destination blobstore.URI, opts CopyOptions) (Copied, error) {
@@ -144,7 +144,8 @@ func (c *copier) run(ctx context.Context) error {
 	return err
 }
 
-// checkPlaces refuses what would make the copy a part of its source, or of a pin.
+// checkPlaces refuses what would make the copy a part of its source, of a pin, or
+// of what Flink deletes.
 func (c *copier) checkPlaces() error {
 	from := c.from
 	if from.Base() == MetadataName {
@@ -157,13 +158,15 @@ func (c *copier) checkPlaces() error {
 		return fmt.Errorf("%w: the source %s lies inside the destination %s", ErrNested, from, c.to)
 	case slices.Contains(strings.Split(c.to.Key(), "/"), LayoutOf(c.to).Root.Base()):
 		return fmt.Errorf("%w: the destination %s lies inside a pin", ErrNested, c.to)
+	case checkpointFolderName.MatchString(from.Base()) && jobFolderName.MatchString(from.Dir().Base()) && c.to.Within(from.Dir()):
+		return fmt.Errorf("%w: %s is below %s", ErrInsideJob, c.to, from.Dir())
 	}
 	return nil
 }
 
 // sided adds whose error it is, by the object that it is about.
 func (c *copier) sided(err error) error {
-	if err == nil || errors.Is(err, ErrNested) || errors.Is(err, ErrOccupied) {
+	if err == nil || errors.Is(err, ErrNested) || errors.Is(err, ErrInsideJob) || errors.Is(err, ErrOccupied) {
 		return err
 	}
 	var about blobstore.URI
@@ -244,7 +247,7 @@ func (c *copier) snapshot(ctx context.Context, s *Snapshot) error {
 		c.copied.Requests = 5 + l.requests() // metadata and folder of the source, both sides of the destination, publishing
 		return nil
 	}
-	if err := l.bring(ctx, c.opts.Progress); err != nil {
+	if err := l.bring(ctx, &c.copied, c.opts.Progress); err != nil {
 		return err
 	}
 	if data, err = moved(); err != nil {
@@ -360,19 +363,25 @@ func (l *cargo) requests() (n int) {
 	return n
 }
 
-// bring copies what is missing and proves all.
-func (l *cargo) bring(ctx context.Context, tell func(CopyProgress)) error {
+// bring copies what is missing and proves all. When that fails it says how far it
+// came.
+func (l *cargo) bring(ctx context.Context, copied *Copied, tell func(CopyProgress)) error {
+	p := CopyProgress{TotalFiles: len(l.copies), TotalBytes: l.bytes}
 	if tell != nil {
-		p := CopyProgress{TotalFiles: len(l.copies), TotalBytes: l.bytes}
 		tell(p)
-		var mu sync.Mutex
-		l.arrived = func(f stateFile) {
-			mu.Lock()
-			defer mu.Unlock()
-			p.Files, p.Bytes = p.Files+1, p.Bytes+f.need
+	}
+	var mu sync.Mutex
+	l.arrived = func(f stateFile) {
+		mu.Lock()
+		defer mu.Unlock()
+		p.Files, p.Bytes = p.Files+1, p.Bytes+f.need
+		if tell != nil {
 			tell(p)
 		}
 	}
 	_, _, err := l.deliver(ctx, l.files, l.copies, l.claimed)
+	if err != nil {
+		copied.Copied, copied.BytesCopied = p.Files, p.Bytes
+	}
 	return err
 }

@@ -272,3 +272,24 @@ func TestCopyProgress(t *testing.T) {
 	assert.Equal(t, CopyProgress{TotalFiles: c.Copied, TotalBytes: c.BytesCopied}, told[0])
 	assert.Equal(t, CopyProgress{c.Copied, c.Copied, c.BytesCopied, c.BytesCopied}, told[len(told)-1])
 }
+
+// What a copy says that was cut short is what it has copied, not what it was to.
+func TestCopyThatFailsSaysHowFarItCame(t *testing.T) {
+	job := startFlink(t, twoClouds(), rocksdb, "s3://lake/flink")
+	job.completes(6)
+	copies := 0
+	store := hook(job.store, func(op string, u blobstore.URI, do func() error) error {
+		if op == "copy" {
+			if copies++; copies > 3 {
+				return &blobstore.Error{Op: op, URI: u, Err: errRefuse}
+			}
+		}
+		return do()
+	})
+	c, err := Copy(t.Context(), store, job.chk(6), blobstore.MustParse(inS3), CopyOptions{Parallel: 1})
+	require.ErrorIs(t, err, errRefuse)
+	assert.Equal(t, 3, c.Copied)
+	listed := below(t, job.store, blobstore.MustParse(inS3))
+	assert.Len(t, listed, 3)
+	assert.Positive(t, c.BytesCopied)
+}

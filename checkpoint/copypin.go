@@ -109,7 +109,7 @@ func (c *pinCopy) once(ctx context.Context) error {
 	if err := c.putExisted(ctx); err != nil {
 		return err
 	}
-	if err := l.bring(ctx, c.opts.Progress); err != nil {
+	if err := l.bring(ctx, &c.copied, c.opts.Progress); err != nil {
 		return err
 	}
 	for _, g := range slices.Backward(c.source.generations) {
@@ -264,13 +264,16 @@ func (c *pinCopy) readGenerations(ctx context.Context) ([]stateFile, error) {
 		if !ok {
 			continue // never finished
 		}
+		var files []stateFile
 		s, err := c.loadGeneration(ctx, name)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			files, err = s.files()
 		}
-		files, err := s.files()
 		if err == nil {
 			err = proof(files, s.URI)
+		}
+		if err != nil && !damaged(err) {
+			return nil, err
 		}
 		if err != nil {
 			c.copied.Warnings = append(c.copied.Warnings, fmt.Sprintf("generation %s is left out: %v", name, err))
@@ -280,6 +283,11 @@ func (c *pinCopy) readGenerations(ctx context.Context) ([]stateFile, error) {
 		c.source.generations = append(c.source.generations, r)
 	}
 	return all.files, nil
+}
+
+func damaged(err error) bool {
+	_, ok := errors.AsType[*DamagedError](err)
+	return ok
 }
 
 func (c *pinCopy) loadGeneration(ctx context.Context, name string) (*Snapshot, error) {
@@ -442,7 +450,7 @@ func (c *pinCopy) atDestination(r Record, data []byte) Record {
 
 // putGeneration writes the metadata of a generation and its manifest. Another
 // generation of that name is what the source has forgotten since: a history that
-// a rollback took back.
+// a rollback took back. One that is no copy is a job's, which is being pinned there.
 func (c *pinCopy) putGeneration(ctx context.Context, g Record, proved map[string]bool) error {
 	s, err := c.loadGeneration(ctx, g.Generation)
 	if err != nil {
@@ -463,6 +471,8 @@ func (c *pinCopy) putGeneration(ctx context.Context, g Record, proved map[string
 		return err
 	case ok && there.Metadata.SHA256 == rec.Metadata.SHA256:
 		return nil
+	case ok && there.Origin == nil:
+		return errOvertaken
 	case ok:
 		if err := c.store.Delete(ctx, dir.Join(recordName)); err != nil { // unfinished from now on
 			return err

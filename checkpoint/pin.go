@@ -172,9 +172,14 @@ func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job,
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	for _, r := range opts.Replicas {
+	for i, r := range opts.Replicas {
 		if r.Within(app) || app.Within(r) {
 			return Pinned{}, fmt.Errorf("%w: the replica %s and the pin %s", ErrNested, r, app)
+		}
+		for _, other := range opts.Replicas[:i] {
+			if r.Within(other) || other.Within(r) {
+				return Pinned{}, fmt.Errorf("%w: the replica %s and the replica %s", ErrNested, r, other)
+			}
 		}
 	}
 	t := tick{store: store, named: LayoutOf(app), layout: LayoutOf(opts.Relocations.Apply(app)), job: job, opts: opts}

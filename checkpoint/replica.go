@@ -22,6 +22,10 @@ type Replica struct {
 // ErrBehind wraps every Replica.Err.
 var ErrBehind = errors.New("the replica is behind")
 
+// ErrReplicaTime: a replica took more than its part of the tick's time. The next
+// tick goes on where this one stopped.
+var ErrReplicaTime = errors.New("out of time")
+
 // replicate brings what is pinned to the replicas, all at once, whatever the tick
 // itself came to: while a JobManager is away, a replica still catches up. It
 // takes no more than half of the tick's time, so that a replica that does not
@@ -30,7 +34,7 @@ func (t *tick) replicate(ctx context.Context, timeout time.Duration) {
 	if len(t.opts.Replicas) == 0 || t.opts.DryRun || !t.current.whole() || t.current.record.Generation == "" || ctx.Err() != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout/2, fmt.Errorf("out of time after %s", timeout/2))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout/2, fmt.Errorf("%w after %s", ErrReplicaTime, timeout/2))
 	defer cancel()
 	replicas := make([]Replica, len(t.opts.Replicas))
 	var g errgroup.Group

@@ -44,6 +44,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 
 	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/internal/parts"
 )
 
 // Config says how to reach Azure. The zero value reaches every account by its own
@@ -69,8 +70,9 @@ type Config struct {
 	// identity, developer tools.
 	Credential azcore.TokenCredential
 
-	// UploadBlockSize is the size of the blocks in which bodies that stream from
-	// elsewhere are sent, one at a time. 0 means 8 MiB; a body has at most 50,000.
+	// UploadBlockSize is the size of the blocks in which larger bodies are sent, one
+	// at a time. 0 means 8 MiB. They are larger where a body would have more than
+	// 50,000.
 	UploadBlockSize int64
 
 	PageSize int32 // of listings; 0 is the service's 5,000 names
@@ -92,6 +94,7 @@ type Access struct {
 // Store implements [blobstore.Store].
 type Store struct {
 	config Config
+	memory *parts.Memory
 
 	mu       sync.Mutex
 	accounts map[string]*account // by host
@@ -111,7 +114,7 @@ func New(config Config) *Store {
 		t.MaxIdleConnsPerHost = t.MaxIdleConns // which the many copies of a tick open at once
 		config.Transport = t
 	}
-	return &Store{config: config, accounts: map[string]*account{}}
+	return &Store{config: config, memory: parts.NewMemory(), accounts: map[string]*account{}}
 }
 
 // call runs a request to the account of u.

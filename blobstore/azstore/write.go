@@ -1,8 +1,10 @@
 package azstore
 
 import (
-	"bytes"
 	"context"
+	"crypto/md5"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -18,44 +20,86 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 
 	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/internal/parts"
 )
 
+// maxBlocks is the service's limit for one blob.
+const maxBlocks = 50_000
+
 // Put implements [blobstore.Store] with Put Blob, or with Put Block and Put Block
-// List when the body streams and is larger than one block. The condition is that
-// of the last request.
+// List when the body is larger than one block. The condition is that of the last
+// request. The service checks what arrives by its MD5. Bodies that can be read
+// anywhere are sent from where they are; others by way of memory, of which all Puts
+// together take 32 MiB.
 func (s *Store) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
-	obj := blobstore.Object{URI: u}
-	err := s.call(ctx, "put", u, func(a *account) error {
-		if r, ok := body.(*bytes.Reader); ok && int64(r.Len()) == r.Size() {
-			out, err := a.blob(u).Upload(ctx, streaming.NopCloser(r), &blockblob.UploadOptions{AccessConditions: conditions(opts)})
-			if err == nil {
-				size := r.Size()
-				obj = describe(u, &size, out.LastModified, out.ETag)
-			}
-			return unmet(err, opts)
-		}
-		counted := &counter{Reader: body}
-		out, err := a.blob(u).UploadStream(ctx, counted, &blockblob.UploadStreamOptions{
-			BlockSize: s.config.UploadBlockSize, Concurrency: 1, AccessConditions: conditions(opts),
-		})
-		if err == nil {
-			obj = describe(u, &counted.n, out.LastModified, out.ETag)
-		}
+	var obj blobstore.Object
+	size := parts.SizeOf(body)
+	all := &parts.Parts{Stream: body, Size: size, Each: max(s.config.UploadBlockSize, parts.Least(size, maxBlocks)), Memory: s.memory}
+	if r, ok := body.(parts.Sectioned); ok && size >= 0 {
+		all.At = r
+	}
+	err := s.call(ctx, "put", u, func(a *account) (err error) {
+		obj, err = put(ctx, a.blob(u), u, all, conditions(opts))
 		return unmet(err, opts)
 	})
 	return obj, err
 }
 
-// counter counts what is read.
-type counter struct {
-	io.Reader
-	n int64
+func put(ctx context.Context, b *blockblob.Client, u blobstore.URI, body *parts.Parts, conditions *blob.AccessConditions) (blobstore.Object, error) {
+	first, whole, err := body.First(ctx)
+	if err != nil {
+		return blobstore.Object{}, err
+	}
+	defer first.Release()
+	if whole {
+		sum, err := md5Of(first.Body)
+		if err != nil {
+			return blobstore.Object{}, err
+		}
+		out, err := b.Upload(ctx, streaming.NopCloser(first.Body), &blockblob.UploadOptions{TransactionalValidation: sum, AccessConditions: conditions})
+		return describe(u, &first.Size, out.LastModified, out.ETag), err
+	}
+	return putBlocks(ctx, b, u, body, conditions)
 }
 
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.n += int64(n)
-	return n, err
+// putBlocks sends block after block. The names of the blocks are those of this
+// upload alone, so that another to the same blob has no part in it; what is not
+// committed the service forgets within a week.
+func putBlocks(ctx context.Context, b *blockblob.Client, u blobstore.URI, body *parts.Parts, conditions *blob.AccessConditions) (blobstore.Object, error) {
+	var size int64
+	var ids []string
+	for upload := rand.Text(); ; {
+		p, err := body.Next(ctx)
+		if err != nil {
+			return blobstore.Object{}, err
+		}
+		if p.Size == 0 {
+			p.Release()
+			break
+		}
+		id := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s-%05d", upload, len(ids)))
+		sum, err := md5Of(p.Body)
+		if err == nil {
+			_, err = b.StageBlock(ctx, id, streaming.NopCloser(p.Body), &blockblob.StageBlockOptions{TransactionalValidation: sum})
+		}
+		p.Release()
+		if err != nil {
+			return blobstore.Object{}, err
+		}
+		ids, size = append(ids, id), size+p.Size
+	}
+	out, err := b.CommitBlockList(ctx, ids, &blockblob.CommitBlockListOptions{AccessConditions: conditions})
+	return describe(u, &size, out.LastModified, out.ETag), err
+}
+
+// md5Of reads a body and goes back to its beginning.
+func md5Of(body io.ReadSeeker) (blob.TransferValidationTypeMD5, error) {
+	h := md5.New()
+	if _, err := io.Copy(h, body); err != nil {
+		return nil, err
+	}
+	_, err := body.Seek(0, io.SeekStart)
+	return h.Sum(nil), err
 }
 
 func conditions(opts blobstore.PutOptions) *blob.AccessConditions {
@@ -236,10 +280,19 @@ func abort(ctx context.Context, b *blockblob.Client, id string) {
 
 // stream copies a blob through this process, a block at a time.
 func (s *Store) stream(ctx context.Context, dst, src blobstore.URI) (blobstore.Object, error) {
-	r, _, err := s.Open(ctx, src)
+	r, from, err := s.Open(ctx, src)
 	if err != nil {
 		return blobstore.Object{}, err
 	}
 	defer r.Close()
-	return s.Put(ctx, dst, r, blobstore.PutOptions{})
+	return s.Put(ctx, dst, &sized{r, from.Size}, blobstore.PutOptions{})
 }
+
+// sized is a stream that says how long it is.
+type sized struct {
+	io.Reader
+	size int64
+}
+
+// Size implements what [blobstore.Store.Put] asks for.
+func (s *sized) Size() int64 { return s.size }

@@ -30,6 +30,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/internal/parts"
 )
 
 // Config says how to reach S3. The zero value is the SDK's default chain.
@@ -67,7 +68,7 @@ type Config struct {
 // Store implements [blobstore.Store].
 type Store struct {
 	config Config
-	memory *memory
+	memory *parts.Memory
 
 	mu      sync.Mutex
 	base    *aws.Config           // nil until it could be loaded
@@ -87,7 +88,7 @@ func New(config Config) *Store {
 	if config.SpreadPages == 0 {
 		config.SpreadPages = 48
 	}
-	return &Store{config: config, memory: newMemory(uploadMemory), regions: map[string]string{}, clients: map[string]*s3.Client{}}
+	return &Store{config: config, memory: parts.NewMemory(), regions: map[string]string{}, clients: map[string]*s3.Client{}}
 }
 
 func (c Config) load(ctx context.Context) (aws.Config, error) {

@@ -13,7 +13,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/blobstore/internal/parts"
 )
+
+// sectionParts is how many times larger the parts of a body are that needs no
+// memory.
+const sectionParts = 8
 
 // partsInFlight bounds the parts of one large copy under way at once.
 const partsInFlight = 16
@@ -21,7 +26,7 @@ const partsInFlight = 16
 // Put implements [blobstore.Store] with PutObject, or with a multipart upload
 // when the body is large. The condition is that of the last request. Bodies that
 // can be read anywhere are sent from where they are; others by way of memory, of
-// which all Puts together take uploadMemory.
+// which all Puts together take 32 MiB.
 func (s *Store) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
 	obj, err := s.put(ctx, u, body, opts)
 	if _, ok := err.(*blobstore.Error); err != nil && !ok { // of the body
@@ -34,9 +39,9 @@ func (s *Store) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts b
 const maxPut = 5 << 30
 
 func (s *Store) put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
-	if r, ok := body.(sizedReaderAt); ok && r.Size() >= 0 {
-		whole := &parts{at: r, size: r.Size(), each: max(sectionParts*s.config.UploadPartSize, perPart(r.Size()))}
-		most := 2 * whole.each
+	if r, ok := body.(parts.Sectioned); ok && r.Size() >= 0 {
+		whole := &parts.Parts{At: r, Size: r.Size(), Each: max(sectionParts*s.config.UploadPartSize, parts.Least(r.Size(), maxParts))}
+		most := 2 * whole.Each
 		if opts != (blobstore.PutOptions{}) { // not every service has conditions on uploads in parts
 			most = maxPut
 		}
@@ -45,20 +50,16 @@ func (s *Store) put(ctx context.Context, u blobstore.URI, body io.Reader, opts b
 		}
 		return s.putObject(ctx, u, io.NewSectionReader(r, 0, r.Size()), r.Size(), opts)
 	}
-	size := int64(-1)
-	if r, ok := body.(interface{ Size() int64 }); ok {
-		size = r.Size()
-	}
-	all := &parts{stream: body, size: size, each: max(s.config.UploadPartSize, perPart(size)), memory: s.memory}
-	first, err := all.next(ctx)
+	size := parts.SizeOf(body)
+	all := &parts.Parts{Stream: body, Size: size, Each: max(s.config.UploadPartSize, parts.Least(size, maxParts)), Memory: s.memory}
+	first, whole, err := all.First(ctx)
 	if err != nil {
 		return blobstore.Object{}, err
 	}
-	defer first.release()
-	if all.over {
-		return s.putObject(ctx, u, first.body, first.size, opts)
+	defer first.Release()
+	if whole {
+		return s.putObject(ctx, u, first.Body, first.Size, opts)
 	}
-	all.first = first
 	return s.putParts(ctx, u, all, opts)
 }
 
@@ -102,32 +103,32 @@ func unmet(err error, opts blobstore.PutOptions) error {
 }
 
 // putParts uploads a body part by part, some at once.
-func (s *Store) putParts(ctx context.Context, u blobstore.URI, body *parts, opts blobstore.PutOptions) (blobstore.Object, error) {
+func (s *Store) putParts(ctx context.Context, u blobstore.URI, body *parts.Parts, opts blobstore.PutOptions) (blobstore.Object, error) {
 	obj := blobstore.Object{URI: u}
 	err := s.multipart(ctx, "put", u, opts, func(c *s3.Client, id *string) ([]types.CompletedPart, error) {
 		var sent []*types.CompletedPart
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(partsInFlight)
 		for {
-			p, err := body.next(gctx)
+			p, err := body.Next(gctx)
 			if err != nil {
 				if failed := g.Wait(); failed != nil { // which ended gctx
 					err = failed
 				}
 				return nil, err
 			}
-			if p.size == 0 {
-				p.release()
+			if p.Size == 0 {
+				p.Release()
 				break
 			}
-			obj.Size += p.size
+			obj.Size += p.Size
 			done := &types.CompletedPart{PartNumber: aws.Int32(int32(len(sent) + 1))}
 			sent = append(sent, done)
 			g.Go(func() error {
-				defer p.release()
+				defer p.Release()
 				out, err := c.UploadPart(gctx, &s3.UploadPartInput{
 					Bucket: bucket(u), Key: key(u), UploadId: id, PartNumber: done.PartNumber,
-					Body: p.body, ContentLength: aws.Int64(p.size), RequestPayer: s.payer(),
+					Body: p.Body, ContentLength: aws.Int64(p.Size), RequestPayer: s.payer(),
 				})
 				if err == nil {
 					done.ETag = out.ETag
@@ -157,13 +158,13 @@ func (s *Store) multipart(ctx context.Context, op string, u blobstore.URI, opts 
 		if err != nil {
 			return err
 		}
-		parts, err := upload(c, started.UploadId)
+		uploaded, err := upload(c, started.UploadId)
 		if err == nil {
 			var out *s3.CompleteMultipartUploadOutput
 			ifMatch, ifNoneMatch := conditions(opts)
 			out, err = c.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 				Bucket: bucket(u), Key: key(u), UploadId: started.UploadId,
-				MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+				MultipartUpload: &types.CompletedMultipartUpload{Parts: uploaded},
 				IfMatch:         ifMatch, IfNoneMatch: ifNoneMatch, RequestPayer: s.payer(),
 			})
 			if err == nil {
@@ -224,10 +225,10 @@ func (s *Store) copyParts(ctx context.Context, dst, src blobstore.URI) (blobstor
 	obj := blobstore.Object{URI: dst, Size: source.Size}
 	size := max(s.config.CopyPartSize, (source.Size+maxParts-1)/maxParts)
 	err = s.multipart(ctx, "copy", dst, blobstore.PutOptions{}, func(c *s3.Client, id *string) ([]types.CompletedPart, error) {
-		parts := make([]types.CompletedPart, (source.Size+size-1)/size)
+		copied := make([]types.CompletedPart, (source.Size+size-1)/size)
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(partsInFlight)
-		for i := range parts {
+		for i := range copied {
 			g.Go(func() error {
 				from := int64(i) * size
 				to := min(from+size, source.Size) - 1
@@ -237,12 +238,12 @@ func (s *Store) copyParts(ctx context.Context, dst, src blobstore.URI) (blobstor
 					CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", from, to)), RequestPayer: s.payer(),
 				})
 				if err == nil {
-					parts[i] = types.CompletedPart{ETag: out.CopyPartResult.ETag, PartNumber: aws.Int32(int32(i + 1))}
+					copied[i] = types.CompletedPart{ETag: out.CopyPartResult.ETag, PartNumber: aws.Int32(int32(i + 1))}
 				}
 				return err
 			})
 		}
-		return parts, g.Wait()
+		return copied, g.Wait()
 	}, &obj.Tag)
 	return obj, err
 }

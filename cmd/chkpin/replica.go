@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -50,7 +51,11 @@ func behind(ctx context.Context, replicas []checkpoint.Replica) error {
 	if err == nil {
 		return nil
 	}
-	return &hintedError{err, "the pin itself is up to date; " + hintFor(err, verdictOf(ctx, err))}
+	hint := hintFor(err, verdictOf(ctx, err))
+	if errors.Is(err, checkpoint.ErrReplicaTime) { // whatever call it was that had no time left
+		hint = "is the replica's storage reachable? If it is, the next tick goes on where this one stopped, and chkpin copy <app> <replica> has no limit of time"
+	}
+	return &hintedError{err, "the pin itself is up to date; " + hint}
 }
 
 // both is the error of a tick and of its replicas. The tick's decides.

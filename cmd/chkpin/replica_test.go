@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -40,6 +41,16 @@ func TestVerdictOfReplicas(t *testing.T) {
 			require.ErrorContains(t, err, text)
 		}
 	}
+}
+
+// A first copy that is large runs out of time though nothing is wrong with the
+// storage.
+func TestReplicaOutOfTime(t *testing.T) {
+	app := blobstore.MustParse("file:///second/app")
+	cut := &blobstore.Error{Op: "copy", URI: app, Err: context.DeadlineExceeded}
+	err := behind(t.Context(), []checkpoint.Replica{{App: app, Err: fmt.Errorf("%w: %s: %w: %w", checkpoint.ErrBehind, app, checkpoint.ErrReplicaTime, cut)}})
+	assert.Equal(t, denied, verdictOf(t.Context(), err).outcome)
+	assert.Contains(t, hintOf(err), "chkpin copy <app> <replica>")
 }
 
 // The metric counts the replicas that are behind, and stays where nobody looked.
