@@ -3,13 +3,14 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 FUZZTIME ?= 30s
+INTERLEAVINGS ?= 1000
 
 # Where tests keep what they install and download, as package lab and servers do.
 CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chkpin-lab)
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
 AZURITE   := $(CACHE)/azurite-3.35.0
 
-.PHONY: build tools test lint check demo e2e fuzz bench clean
+.PHONY: build tools test lint check demo e2e fuzz interleavings bench clean
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
@@ -48,6 +49,9 @@ e2e: tools ## real Flink; CHKPIN_E2E=all runs every release and state backend
 fuzz: ## the metadata parser and the URI, FUZZTIME each
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./checkpoint/metadata
 	$(GO) test -run '^$$' -fuzz Fuzz -fuzztime $(FUZZTIME) ./blobstore
+
+interleavings: ## the tests of checkpoint, with INTERLEAVINGS of each kind of ticks, collections and rollbacks at once
+	$(GO) test -count=1 -timeout 0 ./checkpoint -interleavings $(INTERLEAVINGS)
 
 bench: tools build ## ratios against yardsticks measured in the same run; minutes
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./checkpoint/metadata
