@@ -37,7 +37,7 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 		"cluster.registration.error-delay": "500",
 
 		// Otherwise a process ends when its actor system has not come up in the 10 s of an RPC (seen on a loaded
-		// machine). It is Akka's name up to 1.17 (AkkaOptions), and Pekko's since 1.18 (RpcOptions in 2.3).
+		// machine). Releases call it after Akka (AkkaOptions), newer ones after Pekko (RpcOptions).
 		"akka.startup-timeout":  "60 s",
 		"pekko.startup-timeout": "60 s",
 
