@@ -3,13 +3,14 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 FUZZTIME ?= 30s
+INTERLEAVINGS ?= 1000
 
 # Where tests keep what they install and download, as package lab and servers do.
 CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chkpin-lab)
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
 AZURITE   := $(CACHE)/azurite-3.35.0
 
-.PHONY: build tools test lint check demo e2e fuzz bench clean kube-tools kube-tools-small chart
+.PHONY: build tools test lint check demo e2e fuzz interleavings bench clean airflow kube-tools kube-tools-small chart
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
@@ -49,13 +50,15 @@ fuzz: ## the metadata parser and the URI, FUZZTIME each
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./checkpoint/metadata
 	$(GO) test -run '^$$' -fuzz Fuzz -fuzztime $(FUZZTIME) ./blobstore
 
+interleavings: ## the tests of checkpoint, with INTERLEAVINGS of each kind of ticks, collections and rollbacks at once
+	$(GO) test -count=1 -timeout 0 ./checkpoint -interleavings $(INTERLEAVINGS)
+
 bench: tools build ## ratios against yardsticks measured in the same run; minutes
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./checkpoint/metadata
 	$(GO) run ./cmd/chkpin/bench build/chkpin
 
 AIRFLOW := $(CACHE)/airflow-3.3.2
 
-.PHONY: airflow
 airflow: build $(AIRFLOW)/.installed ## a real Airflow parses the DAG in manifests/airflow; half a GB once, then cached
 	PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=$(AIRFLOW)/home AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING $(AIRFLOW)/bin/python manifests/airflow/check.py build/chkpin
 

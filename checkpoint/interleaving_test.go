@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"errors"
+	"flag"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -16,8 +17,9 @@ import (
 // many of each kind. After every single call what stands at the constant path
 // must restore, and must not be older than what stood there before.
 
-// interleavings is how many are drawn of each kind.
-const interleavings = 300
+// The first are drawn in every run, and enough to find what is plainly wrong;
+// "make interleavings" draws as many as one has the time for.
+var interleavings = flag.Uint64("interleavings", 75, "how many of each kind to draw")
 
 type race struct {
 	*lab
@@ -29,7 +31,7 @@ type race struct {
 func everyInterleaving(t *testing.T, prepare func(*race) (after func())) {
 	t.Parallel()
 	recorded := rocksdb.thin(t)
-	for seed := range uint64(interleavings) {
+	for seed := range *interleavings {
 		synctest.Test(t, func(t *testing.T) {
 			defer func() {
 				if t.Failed() {

@@ -155,7 +155,8 @@ var (
 //   - *[HeldError]: the run does not descend from what is pinned, or the pin is on
 //     hold; see [Hold] for what ends that.
 //   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrNested], [ErrCollecting], [ErrDeadline].
-//   - errors of the job and the store, unchanged.
+//   - errors of the job and the store, unchanged; when ctx was cancelled, wrapped
+//     with the cause.
 //
 // Whatever the error, and wherever the process is killed, the pin that was
 // published before still restores.
@@ -184,6 +185,10 @@ func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job,
 	}
 	t := tick{store: store, named: LayoutOf(app), layout: LayoutOf(opts.Relocations.Apply(app)), job: job, opts: opts}
 	err := t.run(ctx)
+	// Which call notices first that the context ended is chance, and a store's says nothing of the cause.
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
 	t.replicate(ctx, timeout)
 	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) && !errors.Is(err, ErrDeadline) {
 		err = fmt.Errorf("%w: %w", ErrDeadline, err)

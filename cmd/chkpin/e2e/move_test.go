@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/stretchr/testify/require"
 
@@ -42,17 +43,15 @@ func pinMovesTo(kind storage) func(*story) {
 		})
 		s.step("copy to "+kind.name, func(ctx context.Context) string {
 			old := s.place
-			s.place = newPlace(s.T, kind, filepath.Join(s.dir, kind.name))
-			s.fetchPlugin(ctx)
+			s.moveTo(ctx, newPlace(s.T, kind, filepath.Join(s.dir, kind.name)))
+			s.beside = []place{old}
 			move := s.copy(ctx, old.app.String(), s.app.String())
 			require.Equal(s, "copied", move.Result)
 			require.Len(s, move.Generations, 2)
 			require.Equal(s, "unchanged", s.copy(ctx, old.app.String(), s.app.String()).Result)
 
-			moved := s.place
-			s.place = old
-			s.delete(ctx, s.files(ctx, s.root))
-			s.place = moved
+			s.beside = nil
+			s.deleteAll(ctx, old)
 			s.verify(ctx)
 			return fmt.Sprintf("%d files, %d generations", move.Copied, len(move.Generations))
 		})
@@ -78,7 +77,60 @@ func pinMovesTo(kind storage) func(*story) {
 	}
 }
 
-// copy runs chkpin copy, set up for the story's place.
+// replicaTakesOver is the story of an application that loses the place where it was pinned, and goes on from a replica
+// in another kind of place.
+func replicaTakesOver(kind storage) func(*story) {
+	return func(s *story) {
+		var last pinned
+		var held job.Tally
+
+		s.step("run, pin twice with a replica on "+kind.name, func(ctx context.Context) string {
+			replica := newPlace(s.T, kind, filepath.Join(s.dir, kind.name))
+			s.beside = []place{replica}
+			cluster := s.start()
+			s.waitFilled(ctx, cluster)
+			for range 2 {
+				_, err := cluster.WaitCheckpoints(ctx, 1)
+				require.NoError(s, err)
+				last = s.pin(ctx, exitDone, cluster, "--replica", replica.app.String())
+				require.Equal(s, "pinned", last.Result)
+				require.Equal(s, []replicated{{App: replica.app.String(), Result: "pinned", Generation: last.Generation}}, last.Replicas)
+			}
+			held = s.heldAt(cluster, last.CheckpointID)
+			require.NoError(s, cluster.Cancel(ctx))
+			return fmt.Sprintf("pinned chk-%d as %s, twice", last.CheckpointID, last.Generation)
+		})
+		s.step("lose the first place, restore from the replica, pin there", func(ctx context.Context) string {
+			lost := s.place
+			s.deleteAll(ctx, lost)
+			s.moveTo(ctx, s.beside[0])
+			s.beside = nil
+			args := strings.Fields(s.chkpin(ctx, exitDone, "resolve", lost.app.String(), s.app.String()))
+			require.Equal(s, []string{"--fromSavepoint", s.pinPath()}, args)
+
+			cluster := s.start(args...)
+			s.requireRestored(ctx, cluster, last.CheckpointID, held)
+			_, err := cluster.WaitCheckpoints(ctx, 2)
+			require.NoError(s, err)
+			next := s.pin(ctx, exitDone, cluster)
+			require.Equal(s, "pinned", next.Result)
+			require.Equal(s, "pin", next.RestoredFrom)
+			require.Equal(s, last.CheckpointID, next.RestoredID)
+			s.cancelAndDelete(ctx, cluster)
+			s.verify(ctx)
+			return fmt.Sprintf("state of chk-%d; pinned chk-%d as %s", last.CheckpointID, next.CheckpointID, next.Generation)
+		})
+	}
+}
+
+// moveTo goes on with the story in another place.
+func (s *story) moveTo(ctx context.Context, p place) {
+	s.Helper()
+	s.place = p
+	s.fetchPlugin(ctx)
+}
+
+// copy runs chkpin copy, set up for the story's places.
 func (s *story) copy(ctx context.Context, from, to string) (result copied) {
 	s.Helper()
 	stdout := s.chkpin(ctx, exitDone, "copy", from, to, "--output", "json")

@@ -185,6 +185,15 @@ func (s *story) lastState(ctx context.Context) map[string]string {
 	return digests
 }
 
+// deleteAll deletes all that Flink and chkpin wrote in a place.
+func (s *story) deleteAll(ctx context.Context, p place) {
+	s.Helper()
+	here := s.place
+	defer func() { s.place = here }()
+	s.place = p
+	s.delete(ctx, s.files(ctx, s.root))
+}
+
 // write makes a file in the place.
 func (s *story) write(ctx context.Context, file blobstore.URI, content []byte) {
 	s.Helper()

@@ -62,9 +62,6 @@ func resolvedFormsRestore(s *story) {
 		s.chkpin(ctx, exitDone, slices.Concat([]string{"exec", s.app.String()}, version, command)...)
 		return restores(ctx, cluster)
 	})
-	s.step("exec java", func(ctx context.Context) string {
-		return restores(ctx, s.startAs(func(o *lab.Options) { o.Launcher = []string{s.binary, "exec", s.app.String(), "--"} }))
-	})
 }
 
 // settings reads lines of Flink's configuration.

@@ -42,6 +42,7 @@ type story struct {
 	lab    lab.Lab
 	binary string // chkpin
 	table  *table
+	beside []place // where chkpin has to reach as well
 
 	flink   lab.Distribution
 	plugins string
@@ -76,7 +77,7 @@ func (s *story) fetchPlugin(ctx context.Context) {
 		return
 	}
 	var err error
-	s.plugins, err = s.lab.Plugin(ctx, s.plugin, s.cell.pluginVersion())
+	s.plugins, err = s.lab.Plugin(ctx, s.plugin, s.cell.pluginVersion(s.place.storage))
 	require.NoError(s, err)
 }
 
@@ -288,11 +289,15 @@ func (s *story) chkpin(ctx context.Context, wantExit int, args ...string) (stdou
 	return stdout
 }
 
-// chkpinLogged runs the binary under test, set up for the story's place and free of all other CHKPIN_, AWS_ and
+// chkpinLogged runs the binary under test, set up for the story's places and free of all other CHKPIN_, AWS_ and
 // AZURE_ variables, and returns what it prints. Both are shown when the exit code is not the wanted one.
 func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) (stdout, stderr string) {
 	s.Helper()
 	flags, env := s.access(s.latest.ConfDir)
+	for _, p := range s.beside {
+		moreFlags, moreEnv := p.access(s.latest.ConfDir)
+		flags, env = append(flags, moreFlags...), append(env, moreEnv...)
+	}
 	var out, log bytes.Buffer
 	cmd := exec.CommandContext(ctx, s.binary, append(args, flags...)...)
 	cmd.Stdout, cmd.Stderr = &out, &log
@@ -319,12 +324,20 @@ type pinned struct {
 	RestoredFrom string `json:"restoredFrom"`
 	RestoredID   int64  `json:"restoredId"`
 	StartedEmpty bool   `json:"startedEmpty"`
+
+	Replicas []replicated `json:"replicas"`
+}
+
+type replicated struct {
+	App        string `json:"app"`
+	Result     string `json:"result"`
+	Generation string `json:"generation"`
 }
 
 // pin runs chkpin pin against the cluster.
-func (s *story) pin(ctx context.Context, wantExit int, cluster *lab.Cluster) pinned {
+func (s *story) pin(ctx context.Context, wantExit int, cluster *lab.Cluster, flags ...string) pinned {
 	s.Helper()
-	return s.pinned(s.chkpin(ctx, wantExit, "pin", s.app.String(), cluster.URL, "--output", "json"))
+	return s.pinned(s.chkpin(ctx, wantExit, append([]string{"pin", s.app.String(), cluster.URL, "--output", "json"}, flags...)...))
 }
 
 // stopLogged runs chkpin stop against the cluster, for a savepoint in a folder.

@@ -36,6 +36,11 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 		// unit, every release reads milliseconds.
 		"cluster.registration.error-delay": "500",
 
+		// Otherwise a process ends when its actor system has not come up in the 10 s of an RPC (seen on a loaded
+		// machine). Releases call it after Akka (AkkaOptions), newer ones after Pekko (RpcOptions).
+		"akka.startup-timeout":  "60 s",
+		"pekko.startup-timeout": "60 s",
+
 		// A job that cannot restore its state ends, instead of trying for ever.
 		"restart-strategy.type": "none",
 
