@@ -9,7 +9,7 @@ CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chk
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
 AZURITE   := $(CACHE)/azurite-3.35.0
 
-.PHONY: build tools test lint check demo e2e fuzz bench clean kube-tools kube-tools-small
+.PHONY: build tools test lint check demo e2e fuzz bench clean kube-tools kube-tools-small kube
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
@@ -55,7 +55,7 @@ bench: tools build ## ratios against yardsticks measured in the same run; minute
 
 AIRFLOW := $(CACHE)/airflow-3.3.2
 
-.PHONY: airflow
+.PHONY: airflow kube
 airflow: build $(AIRFLOW)/.installed ## a real Airflow parses the DAG in manifests/airflow; half a GB once, then cached
 	PYTHONDONTWRITEBYTECODE=1 AIRFLOW_HOME=$(AIRFLOW)/home AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING $(AIRFLOW)/bin/python manifests/airflow/check.py build/chkpin
 
@@ -63,6 +63,9 @@ $(AIRFLOW)/.installed: manifests/airflow/requirements.lock
 	python3 -m venv --clear $(AIRFLOW)
 	$(AIRFLOW)/bin/pip install --quiet --only-binary :all: --requirement $<
 	touch $@
+
+kube: tools kube-tools ## chkpin in a real cluster on this machine, as root; a table of scenarios
+	$(GO) test -tags kube -count=1 -timeout 30m -v ./cmd/chkpin/kube/
 
 kube-tools: ## a Kubernetes cluster's programs, Helm and kubeconform; 10 minutes of CPU once, then cached
 	$(MAKE) -C cmd/chkpin/kube/tools GO='$(GO)' CACHE='$(CACHE)' all
