@@ -9,7 +9,7 @@ CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chk
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
 AZURITE   := $(CACHE)/azurite-3.35.0
 
-.PHONY: build tools test lint check demo e2e fuzz bench clean kube-tools kube-tools-small kube
+.PHONY: build tools test lint check demo e2e fuzz bench clean kube-tools kube-tools-small kube chart
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
@@ -33,6 +33,7 @@ lint: ## gofmt, vet and staticcheck, also of the files that only e2e builds; go.
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-ed:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./...
+	$(GO) vet -tags chart ./cmd/chkpin/
 	GOOS=darwin $(GO) vet ./blobstore/... ./checkpoint/... ./flinkrest/...
 	$(GO) tool staticcheck -tags e2e ./...
 	$(GO) mod tidy -diff
@@ -72,6 +73,9 @@ kube-tools: ## a Kubernetes cluster's programs, Helm and kubeconform; 10 minutes
 
 kube-tools-small: ## of these only what renders and checks manifests
 	$(MAKE) -C cmd/chkpin/kube/tools GO='$(GO)' CACHE='$(CACHE)' small
+
+chart: kube-tools-small ## the Helm chart and the overlays render what they are known to, and Kubernetes' schemas accept it
+	PATH='$(CACHE)/bin/kubernetes-v1.36.3':"$$PATH" $(GO) test -count=1 -tags chart -run 'TestChart|TestOverlays' ./cmd/chkpin/
 
 clean:
 	rm -rf build

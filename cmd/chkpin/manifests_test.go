@@ -15,53 +15,125 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Every command line of chkpin that the manifests hold is one that chkpin takes.
+// Every command line of chkpin that the manifests and the renders of overlays and
+// chart hold is one that chkpin takes, with the variables of its container.
 func TestManifestsSpeakOurCommandLine(t *testing.T) {
-	files, err := filepath.Glob("../../manifests/*.yaml")
+	plain, err := filepath.Glob("../../manifests/*.yaml")
 	require.NoError(t, err)
+	rendered, err := filepath.Glob("testdata/kubernetes/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, rendered)
+	variables := map[string]bool{"CHKPIN_APP": true, "CHKPIN_JOBMANAGER": true} // those of arguments and flags
+	for _, f := range allFlags(t) {
+		for _, name := range f.Envs {
+			variables[name] = true
+		}
+	}
+	flinkConf := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(flinkConf, "config.yaml"), []byte("rest.address: jobmanager\n"), 0o644))
+	here := strings.NewReplacer("/opt/flink/conf", flinkConf)
 	lines := 0
-	for _, name := range files {
-		f, err := os.Open(name)
-		require.NoError(t, err)
-		defer f.Close()
-		for dec := yaml.NewDecoder(f); ; {
-			var document any
-			err := dec.Decode(&document)
-			if errors.Is(err, io.EOF) {
-				break
+	for _, name := range append(plain, rendered...) {
+		documents := documentsOf(t, name)
+		configMaps := map[string]map[string]any{}
+		for _, d := range documents {
+			if d["kind"] == "ConfigMap" {
+				data, _ := d["data"].(map[string]any)
+				configMaps[d["metadata"].(map[string]any)["name"].(string)] = data
+				if targets, ok := data["targets.yaml"].(string); ok {
+					file := filepath.Join(t.TempDir(), "targets.yaml")
+					require.NoError(t, os.WriteFile(file, []byte(targets), 0o644))
+					_, err := readTargets(file)
+					assert.NoError(t, err, name)
+				}
 			}
-			require.NoError(t, err, name)
-			for _, args := range commandLines(document) {
+		}
+		for _, d := range documents {
+			for _, c := range calls(d, configMaps) {
 				lines++
-				_, _, err := parse(args, io.Discard, io.Discard)
-				assert.NoError(t, err, "%s: chkpin %s", name, strings.Join(args, " "))
+				t.Run(filepath.Base(name)+"/"+c.args[0], func(t *testing.T) {
+					for variable, value := range c.env {
+						if strings.HasPrefix(variable, "CHKPIN_") {
+							assert.True(t, variables[variable], "chkpin does not know %s", variable)
+							assert.NotEmpty(t, value, variable)
+						}
+						t.Setenv(variable, here.Replace(value))
+					}
+					_, _, err := parse(c.args, io.Discard, io.Discard)
+					assert.NoError(t, err, "chkpin %s, with %v", strings.Join(c.args, " "), c.env)
+				})
 			}
 		}
 	}
-	assert.GreaterOrEqual(t, lines, 4, "command lines found")
+	assert.GreaterOrEqual(t, lines, 20, "command lines found")
 }
 
-// commandLines are the arguments of the containers that run chkpin.
-func commandLines(node any) (found [][]string) {
+func documentsOf(t *testing.T, name string) (documents []map[string]any) {
+	t.Helper()
+	f, err := os.Open(name)
+	require.NoError(t, err)
+	defer f.Close()
+	for dec := yaml.NewDecoder(f); ; {
+		var document map[string]any
+		err := dec.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return documents
+		}
+		require.NoError(t, err, name)
+		documents = append(documents, document)
+	}
+}
+
+// call is a container that runs chkpin.
+type call struct {
+	args []string
+	env  map[string]string
+}
+
+// calls are the containers that run chkpin.
+func calls(node any, configMaps map[string]map[string]any) (found []call) {
 	switch n := node.(type) {
 	case []any:
 		for _, item := range n {
-			found = append(found, commandLines(item)...)
+			found = append(found, calls(item, configMaps)...)
 		}
 	case map[string]any:
 		command, args := words(n["command"]), words(n["args"])
 		image, _ := n["image"].(string)
 		switch {
 		case len(command) > 0 && strings.HasSuffix(command[0], "/chkpin"):
-			found = append(found, slices.Concat(command[1:], args))
+			found = append(found, call{slices.Concat(command[1:], args), variablesOf(n, configMaps)})
 		case len(command) == 0 && strings.HasPrefix(image, "chkpin/"):
-			found = append(found, installable(args))
+			found = append(found, call{installable(args), variablesOf(n, configMaps)})
 		}
 		for _, value := range n {
-			found = append(found, commandLines(value)...)
+			found = append(found, calls(value, configMaps)...)
 		}
 	}
 	return found
+}
+
+// variablesOf are the variables of a container. Those of Secrets have some value.
+func variablesOf(container map[string]any, configMaps map[string]map[string]any) map[string]string {
+	env := map[string]string{}
+	from, _ := container["envFrom"].([]any)
+	for _, source := range from {
+		ref, _ := source.(map[string]any)["configMapRef"].(map[string]any)
+		name, _ := ref["name"].(string)
+		for variable, value := range configMaps[name] {
+			env[variable] = value.(string)
+		}
+	}
+	list, _ := container["env"].([]any)
+	for _, item := range list {
+		variable := item.(map[string]any)
+		value, ok := variable["value"].(string)
+		if !ok {
+			value = "0" // of a Secret, or the index of a Job
+		}
+		env[variable["name"].(string)] = value
+	}
+	return env
 }
 
 // installable names a folder that exists here for the one command that checks.

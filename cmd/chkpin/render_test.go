@@ -1,0 +1,128 @@
+//go:build chart
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// These tests need helm, kubectl and kubeconform: "make chart" runs them.
+
+const goldens = "testdata/kubernetes/"
+
+func tool(t *testing.T, name string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+func runs(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	stdout, stderr, err := tool(t, name, args...)
+	require.NoError(t, err, "%s %s\n%s%s", name, strings.Join(args, " "), stdout, stderr)
+	return stdout
+}
+
+// The chart renders what it is known to render, and Kubernetes' schemas accept
+// it. What is rendered is read by other tests.
+func TestChartRenders(t *testing.T) {
+	files, err := filepath.Glob(chart + "ci/*.yaml")
+	require.NoError(t, err)
+	require.Len(t, files, 4)
+	for _, values := range files {
+		runs(t, "helm", "lint", "--strict", chart, "--values", values)
+		rendered := runs(t, "helm", "template", "orders", chart, "--namespace", "orders", "--values", values)
+		name := goldens + "chart-" + filepath.Base(values)
+		generated(t, name, rendered)
+		conforms(t, name)
+	}
+}
+
+func TestOverlaysRender(t *testing.T) {
+	overlays, err := filepath.Glob("../../manifests/overlays/*")
+	require.NoError(t, err)
+	require.NotEmpty(t, overlays)
+	for _, folder := range append(overlays, "../../manifests/base", "../../manifests/watch") {
+		name := goldens + "kustomize-" + filepath.Base(folder) + ".yaml"
+		generated(t, name, runs(t, "kubectl", "kustomize", folder))
+		conforms(t, name)
+	}
+	plain, err := filepath.Glob("../../manifests/*.yaml")
+	require.NoError(t, err)
+	conforms(t, plain...)
+}
+
+// conforms has kubeconform check files against the schemas of Kubernetes, which
+// have none for the kinds of the Prometheus Operator.
+func conforms(t *testing.T, files ...string) {
+	t.Helper()
+	program, err := exec.LookPath("kubeconform")
+	require.NoError(t, err)
+	schemas := filepath.Join(filepath.Dir(program), "schemas")
+	require.DirExists(t, schemas)
+	runs(t, program, append([]string{"-strict", "-skip", "PodMonitor,PrometheusRule",
+		"-schema-location", schemas + "/{{.ResourceKind}}{{.KindSuffix}}.json"}, files...)...)
+}
+
+// What makes no sense is refused before anything is installed, and the message
+// names it.
+func TestChartRefuses(t *testing.T) {
+	for _, c := range []struct{ values, says string }{
+		{``, `application "orders": set app to its folder, such as s3://bucket/orders`},
+		{`{app: /state/orders, jobmanager: "http://jm:8081"}`, `at '/app'`},
+		{`{app: "s3://bucket/orders"}`, `application "orders": set jobmanager, such as http://orders-jobmanager:8081, or flinkConfigMap`},
+		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {timeot: 5m}}`, `additional properties 'timeot' not allowed`},
+		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {timeout: 5}}`, `at '/settings/timeout'`},
+		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {tolerate: [no-jobs]}}`, `at '/settings/tolerate'`},
+		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", schedule: "@hourly"}`, `additional properties 'schedule' not allowed`},
+		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {timeout: 10m}, cronjob: {activeDeadlineSeconds: 600}}`,
+			`application "orders": cronjob.activeDeadlineSeconds (600) must be longer than settings.timeout (600s)`},
+		{`{jobmanager: "http://jm:8081", applications: [{name: a, app: "s3://b/a"}, {name: a, app: "s3://b/b"}]}`, `applications: two have the name "a"`},
+		{`{jobmanager: "http://jm:8081", applications: [{name: a, app: "s3://b/a"}, {name: b, app: "s3://b/a/"}]}`, `applications "a" and "b" have the same app`},
+		{`{jobmanager: "http://jm:8081", applications: [{name: a, app: "s3://b/a", podMonitor: {enabled: true}}]}`, `additional properties 'podMonitor' not allowed`},
+	} {
+		values := filepath.Join(t.TempDir(), "values.yaml")
+		require.NoError(t, os.WriteFile(values, []byte(c.values), 0o644))
+		_, stderr, err := tool(t, "helm", "template", "orders", chart, "--values", values)
+		if assert.Error(t, err, c.values) {
+			assert.Contains(t, stderr, c.says, c.values)
+		}
+	}
+}
+
+// How values merge and become variables.
+func TestChartSettings(t *testing.T) {
+	const base = `{app: "s3://bucket/orders", jobmanager: "http://jm:8081", `
+	for _, c := range []struct{ values, has, hasNot string }{
+		{base + `settings: {keep: 1000000}}`, "- name: CHKPIN_KEEP\n                  value: \"1000000\"", ""},
+		{base + `settings: {tolerate: null}}`, "", "CHKPIN_TOLERATE"},
+		{base + `settings: {tolerate: []}}`, "", "CHKPIN_TOLERATE"},
+		{base + `settings: {s3-endpoint: ""}}`, "", "CHKPIN_S3_ENDPOINT"},
+		{base + `settings: {all: false}}`, "- name: CHKPIN_ALL\n                  value: \"false\"", ""},
+		{base + `settings: {replica: ["s3://a/b", "s3://c/d,e"]}}`, `value: s3://a/b,s3://c/d\,e`, ""},
+		{base + `settings: {relocated: ["file:/a=file:/b", "file:/c=file:/d"]}}`, "- --relocated=file:/a=file:/b\n                - --relocated=file:/c=file:/d\n", "CHKPIN_RELOCATED"},
+		{base + `settings: {all: true}, applications: [{name: a, settings: {all: false}}]}`, "- name: CHKPIN_ALL\n                  value: \"false\"", ""},
+		{base + `settings: {timeout: 1h30m}}`, "activeDeadlineSeconds: 10860", ""},
+		{base + `mode: watch, settings: {listen: "127.0.0.1:8080"}}`, "containerPort: 8080", ""},
+		{base + `fullnameOverride: a-name-that-is-longer-than-what-a-cronjob-may-be-called}`, "name: a-name-that-is-longer-than-what-a-cronjob-m-", "may-be-called"},
+	} {
+		values := filepath.Join(t.TempDir(), "values.yaml")
+		require.NoError(t, os.WriteFile(values, []byte(c.values), 0o644))
+		rendered := runs(t, "helm", "template", "orders", chart, "--values", values)
+		assert.Contains(t, rendered, c.has, c.values)
+		if c.hasNot != "" {
+			assert.NotContains(t, rendered, c.hasNot, c.values)
+		}
+	}
+}
