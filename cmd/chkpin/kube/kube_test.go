@@ -42,6 +42,8 @@ type kube struct {
 	dir    string
 	bin    string
 	rows   []row
+	jobs   int // that were started
+	site
 }
 
 // row is a line of the table.
@@ -68,6 +70,7 @@ func TestKubernetes(t *testing.T) {
 
 	k.step("cluster comes up", up)
 	k.step("image from the Dockerfile", buildImage)
+	k.step("S3 and Flink on the loopback", startSite)
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			outer := k.T
@@ -77,12 +80,6 @@ func TestKubernetes(t *testing.T) {
 		})
 	}
 }
-
-// scenarios are shown one after the other; each leaves the cluster to the next.
-var scenarios = []struct {
-	name string
-	run  func(*kube, context.Context) string
-}{}
 
 // step does one thing, which says what was seen, for the table.
 func (k *kube) step(name string, do func(*kube, context.Context) string) {
