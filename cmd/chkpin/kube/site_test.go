@@ -68,6 +68,8 @@ func startSite(k *kube, ctx context.Context) string {
 	require.NoError(k, err)
 	k.Cleanup(c.Stop)
 	k.jm = k.forward(c.URL)
+	_, err = c.WaitRunning(ctx)
+	require.NoError(k, err)
 	_, err = c.WaitCheckpoints(ctx, 1)
 	require.NoError(k, err)
 	return "Flink " + release + " has a checkpoint"
