@@ -2,18 +2,16 @@ package flinkrest_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/chkpin/chkpin/flinkrest"
 	"github.com/stretchr/testify/assert"
@@ -187,165 +185,6 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-func TestRetriesCanBeTurnedOff(t *testing.T) {
-	var calls atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		calls.Add(1)
-		w.WriteHeader(503)
-	}))
-	t.Cleanup(server.Close)
-	client := connect(t, flinkrest.Config{URL: server.URL, Retries: -1})
-	_, err := client.Jobs(t.Context())
-	require.ErrorIs(t, err, flinkrest.ErrUnavailable)
-	assert.EqualValues(t, 1, calls.Load())
-}
-
-func TestConnectionRefused(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, listener.Close())
-
-	client := connect(t, flinkrest.Config{URL: "http://" + listener.Addr().String(), Retries: 2})
-	_, err = client.Jobs(t.Context())
-	require.ErrorIs(t, err, flinkrest.ErrUnavailable)
-	assert.ErrorContains(t, err, "connection refused (3 attempts)")
-}
-
-// Waits double from 250 ms to 4 s, unless the server names one. The clock is that of the test's bubble.
-func TestWaits(t *testing.T) {
-	for name, test := range map[string]struct {
-		retryAfter string
-		failures   int
-		waited     time.Duration
-		err        string
-	}{
-		"one failure":              {"", 1, 250 * time.Millisecond, ""},
-		"all failures":             {"", 6, 7750 * time.Millisecond, "503 Service Unavailable (6 attempts)"},
-		"server names a wait":      {"7", 1, 7 * time.Second, ""},
-		"the wait is out of reach": {"3600", 1, 0, "503 Service Unavailable"},
-		"the second wait is":       {"8", 2, 8 * time.Second, "503 Service Unavailable (2 attempts)"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				calls := 0
-				network := roundTrip(func(request *http.Request) (*http.Response, error) {
-					calls++
-					if calls > test.failures {
-						return respond(request, jsonAnswer(200, noJobs)), nil
-					}
-					response := respond(request, answer(503, "text/html", htmlPage))
-					response.Header.Set("Retry-After", test.retryAfter)
-					return response, nil
-				})
-				client, err := flinkrest.New(flinkrest.Config{URL: "http://jobmanager:8081", Transport: network})
-				require.NoError(t, err)
-
-				start := time.Now()
-				_, err = client.Jobs(t.Context())
-				assert.Equal(t, test.waited, time.Since(start))
-				if test.err == "" {
-					require.NoError(t, err)
-				} else {
-					require.ErrorIs(t, err, flinkrest.ErrUnavailable)
-					assert.ErrorContains(t, err, test.err)
-				}
-			})
-		})
-	}
-}
-
-// Config.Timeout bounds the call; running into it says something about the JobManager, not about the caller.
-func TestTimeout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		calls := 0
-		network := roundTrip(func(request *http.Request) (*http.Response, error) {
-			calls++
-			if calls == 1 {
-				return respond(request, answer(502, "text/html", htmlPage)), nil
-			}
-			<-request.Context().Done()
-			return nil, request.Context().Err()
-		})
-		client, err := flinkrest.New(flinkrest.Config{URL: "http://jobmanager:8081", Transport: network})
-		require.NoError(t, err)
-
-		start := time.Now()
-		_, err = client.Jobs(t.Context())
-		assert.Equal(t, 15*time.Second, time.Since(start))
-		require.ErrorIs(t, err, flinkrest.ErrUnavailable)
-		assert.NotErrorIs(t, err, context.DeadlineExceeded)
-		assert.ErrorContains(t, err, "no usable answer within 15s, last: 502 Bad Gateway (2 attempts)")
-	})
-}
-
-// The same over a real connection, where the server has begun its answer.
-func TestTimeoutInTheBody(t *testing.T) {
-	testDone := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, `{"jobs":`)
-		w.(http.Flusher).Flush()
-		<-testDone
-	}))
-	t.Cleanup(server.Close)
-	t.Cleanup(func() { close(testDone) })
-
-	client := connect(t, flinkrest.Config{URL: server.URL, Timeout: 20 * time.Millisecond})
-	_, err := client.Jobs(t.Context())
-	require.ErrorIs(t, err, flinkrest.ErrUnavailable)
-	assert.ErrorContains(t, err, "no answer within 20ms")
-}
-
-// A caller that gives up gets its own context's error, which says nothing about the JobManager.
-func TestCallerGivesUp(t *testing.T) {
-	testDone := make(chan struct{})
-	canceled, cancel := context.WithCancel(t.Context())
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		cancel()
-		<-testDone
-	}))
-	t.Cleanup(server.Close)
-	t.Cleanup(func() { close(testDone) })
-	client := connect(t, flinkrest.Config{URL: server.URL})
-
-	_, err := client.Jobs(canceled)
-	require.ErrorIs(t, err, context.Canceled)
-	assert.NotErrorIs(t, err, flinkrest.ErrUnavailable)
-
-	expired, cancelExpired := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancelExpired()
-	_, err = client.Jobs(expired)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.NotErrorIs(t, err, flinkrest.ErrUnavailable)
-}
-
-// A prefix of the URL is kept, and a slash at its end does no harm.
-func TestURLPrefix(t *testing.T) {
-	var asked atomic.Value
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Store(r.URL.Path)
-		jsonAnswer(200, noJobs)(w, r)
-	}))
-	t.Cleanup(server.Close)
-	for prefix, path := range map[string]string{
-		"":                  "/jobs/overview",
-		"/":                 "/jobs/overview",
-		"/v1":               "/v1/jobs/overview",
-		"/flink/cluster-a":  "/flink/cluster-a/jobs/overview",
-		"/flink/cluster-a/": "/flink/cluster-a/jobs/overview",
-	} {
-		_, err := connect(t, flinkrest.Config{URL: server.URL + prefix}).Jobs(t.Context())
-		require.NoError(t, err, prefix)
-		assert.Equal(t, path, asked.Load(), prefix)
-	}
-}
-
-func TestProxyFromEnvironment(t *testing.T) {
-	client := connect(t, flinkrest.Config{URL: "http://jobmanager.example:8081"})
-	version, err := client.Version(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, "through the proxy to jobmanager.example:8081", version.Revision)
-}
-
 // Redirects are followed where they lead back to the same host.
 func TestRedirects(t *testing.T) {
 	for name, test := range map[string]struct{ url, location, err string }{
@@ -400,4 +239,26 @@ func TestLogAndSecrets(t *testing.T) {
 		assert.NotContains(t, text, "reader")
 		assert.Contains(t, text, address)
 	}
+}
+
+// Settings that cannot be used are one condition, for a new client and for a call.
+func TestSettingsAreChecked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(file, []byte("plugh\n"), 0o600))
+	for name, config := range map[string]flinkrest.Config{
+		"no URL":     {},
+		"two tokens": {URL: "http://jobmanager:8081", Token: "plugh", TokenFile: file},
+	} {
+		client, err := flinkrest.New(config)
+		assert.Nil(t, client, name)
+		require.ErrorIs(t, err, flinkrest.ErrConfig, name)
+		assert.ErrorContains(t, err, "invalid JobManager settings: ", name)
+		assert.NotContains(t, err.Error(), "plugh", name)
+	}
+
+	client := connect(t, flinkrest.Config{URL: "http://jobmanager:8081", TokenFile: file})
+	require.NoError(t, os.Remove(file))
+	_, err := client.Jobs(t.Context())
+	require.ErrorIs(t, err, flinkrest.ErrConfig)
+	assert.NotErrorIs(t, err, flinkrest.ErrUnavailable)
 }

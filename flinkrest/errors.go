@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode"
+
+	"github.com/chkpin/chkpin/internal/rest"
 )
 
 // Conditions to test for with [errors.Is]. Every error of this package is one of these three, or wraps the error
@@ -63,7 +64,7 @@ type StatusError struct {
 func (e *StatusError) Error() string {
 	text := strings.TrimSpace(fmt.Sprintf("%d %s", e.Code, http.StatusText(e.Code)))
 	if len(e.Messages) > 0 {
-		if line := firstLine(e.Messages[0]); line != "" {
+		if line := rest.Line(e.Messages[0]); line != "" {
 			return text + ": " + line
 		}
 	}
@@ -76,23 +77,6 @@ func (e *StatusError) Error() string {
 // Is makes an answer that names a missing job, or a job without checkpointing, [ErrNotFound].
 func (e *StatusError) Is(target error) bool {
 	return target == ErrNotFound && e.notFound
-}
-
-const longestLine = 200 // runes of a server's text in one of our messages
-
-// firstLine makes a text from a server fit for one line on a terminal or in a log.
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	printable := []rune(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, line))
-	if len(printable) > longestLine {
-		return string(printable[:longestLine]) + "…"
-	}
-	return strings.TrimSpace(string(printable))
 }
 
 // configError is an [ErrConfig] that says what is wrong.

@@ -1,32 +1,15 @@
 package flinkrest_test
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/chkpin/chkpin/flinkrest"
 	"github.com/stretchr/testify/require"
 )
-
-// TestMain gives the process a proxy before anything asks for it: net/http reads the environment once. Servers on
-// the loopback are never reached through it.
-func TestMain(m *testing.M) {
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `{"flink-version":"1.20.5","flink-revision":"through the proxy to %s"}`, r.URL.Host)
-	}))
-	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "NO_PROXY", "HTTPS_PROXY"} {
-		os.Unsetenv(name)
-	}
-	os.Setenv("HTTP_PROXY", proxy.URL)
-	code := m.Run()
-	proxy.Close()
-	os.Exit(code)
-}
 
 const jobID = "311c74ddcfd1ac9760695f37e08fe41f"
 

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+
+	"github.com/chkpin/chkpin/internal/rest"
 )
 
 // SavepointFormat is how a savepoint is written (SavepointFormatType, 1.15 and later).
@@ -119,7 +121,7 @@ func failure(cause json.RawMessage) string {
 	}
 	causes = causes[max(0, len(causes)-2):]
 	for i, text := range causes {
-		causes[i] = firstLine(text)
+		causes[i] = rest.Line(text)
 	}
 	if said := strings.Join(causes, "; caused by "); said != "" {
 		return said

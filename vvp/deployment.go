@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 )
@@ -82,11 +81,11 @@ func (c *Client) Deployment(ctx context.Context, namespace, name string) (Deploy
 		return Deployment{}, err
 	}
 	var answer deploymentAnswer
-	if err := c.call(ctx, http.MethodGet, at, nil, &answer); err != nil {
+	if err := c.rest.Call(ctx, http.MethodGet, at, nil, &answer); err != nil {
 		return Deployment{}, err
 	}
 	if answer.Status.State == "" {
-		return Deployment{}, &CallError{http.MethodGet, at.String(), errors.New("answer is not a Ververica Platform's: no status.state in it")}
+		return Deployment{}, &CallError{http.MethodGet, at, errors.New("answer is not a Ververica Platform's: no status.state in it")}
 	}
 	return Deployment{Name: name, Desired: answer.Spec.State, State: answer.Status.State}, nil
 }
@@ -100,20 +99,20 @@ func (c *Client) SetState(ctx context.Context, namespace, name string, state Sta
 	}
 	patch := map[string]any{"spec": map[string]any{"state": state}}
 	var answer deploymentAnswer
-	if err := c.call(ctx, http.MethodPatch, at, patch, &answer); err != nil {
+	if err := c.rest.Call(ctx, http.MethodPatch, at, patch, &answer); err != nil {
 		return err
 	}
 	if got := answer.Spec.State; got != "" && got != state { // 204 has no content
-		return &CallError{http.MethodPatch, at.String(), fmt.Errorf("the platform kept the desired state %s", got)}
+		return &CallError{http.MethodPatch, at, fmt.Errorf("the platform kept the desired state %s", got)}
 	}
 	return nil
 }
 
-func (c *Client) deploymentURL(namespace, name string) (*url.URL, error) {
+func (c *Client) deploymentURL(namespace, name string) (string, error) {
 	for what, text := range map[string]string{"namespace": namespace, "deployment": name} {
 		if text == "" || text == "." || text == ".." || strings.ContainsAny(text, "/?#%") {
-			return nil, configError("%q is no name of a %s", text, what)
+			return "", configError("%q is no name of a %s", text, what)
 		}
 	}
-	return c.base.JoinPath("api/v1/namespaces", namespace, "deployments", name), nil
+	return c.rest.URL("api/v1/namespaces", namespace, "deployments", name), nil
 }

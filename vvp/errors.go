@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode"
+
+	"github.com/chkpin/chkpin/internal/rest"
 )
 
 // Conditions to test for with [errors.Is]. Every error of this package is one of these three, or wraps the error of a
@@ -49,7 +50,7 @@ func newStatusError(code int, body []byte) *StatusError {
 		Message string `json:"message"`
 	}
 	_ = json.Unmarshal(body, &answer) // an answer of another shape has no message for us
-	return &StatusError{Code: code, Message: line(answer.Message)}
+	return &StatusError{Code: code, Message: rest.Line(answer.Message)}
 }
 
 func (e *StatusError) Error() string {
@@ -66,23 +67,6 @@ func (e *StatusError) Error() string {
 // Is makes 404 an [ErrNotFound].
 func (e *StatusError) Is(target error) bool {
 	return target == ErrNotFound && e.Code == http.StatusNotFound
-}
-
-const longestLine = 200 // runes of a server's text in one of our messages
-
-// line makes a text from a server fit for one line on a terminal or in a log.
-func line(text string) string {
-	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
-	printable := []rune(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text))
-	if len(printable) > longestLine {
-		return string(printable[:longestLine]) + "…"
-	}
-	return strings.TrimSpace(string(printable))
 }
 
 // configError is an [ErrConfig] that says what is wrong.

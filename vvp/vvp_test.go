@@ -102,17 +102,31 @@ func TestRetries(t *testing.T) {
 	assert.EqualValues(t, 7, calls.Load())
 }
 
-// What went wrong is told when time runs out, too.
+// Only what may pass is asked again.
+func TestWhichStatusesAreRepeated(t *testing.T) {
+	for status, want := range map[int]int32{401: 1, 404: 1, 429: 2, 500: 2, 501: 1, 503: 2} {
+		var calls atomic.Int32
+		client := connect(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			calls.Add(1)
+			w.WriteHeader(status)
+		}), vvp.Config{Retries: 1})
+		_, err := client.Deployment(t.Context(), "default", "orders")
+		require.Error(t, err)
+		assert.Equal(t, want, calls.Load(), status)
+	}
+}
+
+// A retry that could not come in time is not waited for.
 func TestTimeout(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	t.Cleanup(server.Close)
-	client, err := vvp.New(vvp.Config{URL: server.URL, Timeout: 50 * time.Millisecond, RetryWait: time.Minute})
+	client, err := vvp.New(vvp.Config{URL: server.URL, RetryWait: time.Minute})
 	require.NoError(t, err)
 	_, err = client.Deployment(t.Context(), "default", "orders")
 	require.ErrorIs(t, err, vvp.ErrUnavailable)
-	assert.ErrorContains(t, err, "no usable answer within 50ms, last: 503 Service Unavailable")
+	assert.ErrorContains(t, err, "/deployments/orders: 503 Service Unavailable")
 }
 
 // Nothing but a platform's answer counts, whatever its status.

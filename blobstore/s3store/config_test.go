@@ -112,6 +112,25 @@ func TestRole(t *testing.T) {
 	assert.Contains(t, w.seen[1].Header.Get("Authorization"), "Credential=ASIAROLE/")
 }
 
+// A request that nobody could sign is not one that S3 denied.
+func TestNoCredentials(t *testing.T) {
+	withoutEnvironment(t)
+	w := &wire{answer: func(r *http.Request) *http.Response { return response(r, http.StatusForbidden, "") }}
+	for what, config := range map[string]s3store.Config{
+		"no EC2 IMDS role found": {},
+		"AssumeRole":             {AccessKey: "AKIA", SecretKey: "hush", Role: "arn:aws:iam::111122223333:role/pin"},
+	} {
+		config.Region, config.Transport = "eu-west-1", w
+		_, err := s3store.New(config).Stat(t.Context(), blobstore.MustParse("s3://bucket/a"))
+		require.ErrorIs(t, err, blobstore.ErrPermission)
+		assert.ErrorContains(t, err, "no credentials: ")
+		assert.ErrorContains(t, err, what)
+		var hinted *s3store.Error
+		require.ErrorAs(t, err, &hinted)
+		assert.Contains(t, hinted.Hint(), "AWS_ACCESS_KEY_ID")
+	}
+}
+
 // A bucket in another region than configured is found once and remembered.
 func TestBucketElsewhere(t *testing.T) {
 	withoutEnvironment(t)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -70,6 +71,9 @@ func explain(ctx context.Context, err error) error {
 	if errors.Is(err, blobstore.ErrPrecondition) {
 		return blobstore.ErrPrecondition
 	}
+	if err, ok := noCredentials(err); ok {
+		return err
+	}
 	e := &Error{Code: codeOf(err)}
 	if re, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		e.Status, e.RequestID = re.HTTPStatusCode(), re.ServiceRequestID()
@@ -83,6 +87,26 @@ func explain(ctx context.Context, err error) error {
 		e.Err = fmt.Errorf("%w: %w", condition, e.Err)
 	}
 	return e
+}
+
+// noIdentity is how the SDK's error about a request begins that could not be
+// signed (the middleware getIdentityMiddleware of service/s3). What follows is
+// about another service: STS, or the metadata of the machine.
+const noIdentity = "get identity: get credentials: "
+
+// noCredentials tells a request that was never sent for want of credentials from
+// one that S3 denied.
+func noCredentials(err error) (*Error, bool) {
+	op, ok := errors.AsType[*smithy.OperationError](err)
+	if !ok || !strings.HasPrefix(op.Err.Error(), noIdentity) {
+		return nil, false
+	}
+	why := strings.TrimPrefix(op.Err.Error(), noIdentity)
+	return &Error{
+		Code: codeOf(err),
+		Err:  fmt.Errorf("%w: no credentials: %s", blobstore.ErrPermission, strings.TrimPrefix(why, "failed to refresh cached credentials, ")),
+		hint: "the SDK looks for AWS_ACCESS_KEY_ID, shared files, the pod's web identity and the machine's role; Flink's own keys serve too, with --flink-conf",
+	}, true
 }
 
 // short is the innermost text that says something.

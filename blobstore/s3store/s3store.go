@@ -15,6 +15,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"sync"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/chkpin/chkpin/blobstore"
 )
@@ -59,6 +61,7 @@ type Config struct {
 	SpreadPages int
 
 	Transport http.RoundTripper // nil is the SDK's
+	Logger    *slog.Logger      // what the SDK has to say, at level DEBUG; nil is silent
 }
 
 // Store implements [blobstore.Store].
@@ -90,6 +93,7 @@ func New(config Config) *Store {
 func (c Config) load(ctx context.Context) (aws.Config, error) {
 	opts := []func(*config.LoadOptions) error{
 		config.WithRetryer(func() aws.Retryer { return newRetryer() }),
+		config.WithLogger(c.sdkLogger()),
 	}
 	if c.Region != "" {
 		opts = append(opts, config.WithRegion(c.Region))
@@ -121,6 +125,16 @@ func (c Config) load(ctx context.Context) (aws.Config, error) {
 		loaded.Credentials = aws.NewCredentialsCache(provider)
 	}
 	return loaded, nil
+}
+
+// sdkLogger keeps the SDK from writing to stderr by itself.
+func (c Config) sdkLogger() logging.Logger {
+	if c.Logger == nil {
+		return logging.Nop{}
+	}
+	return logging.LoggerFunc(func(_ logging.Classification, format string, args ...any) {
+		c.Logger.Debug("SDK: " + fmt.Sprintf(format, args...))
+	})
 }
 
 // keepConnections makes the SDK's transport keep all idle connections that it

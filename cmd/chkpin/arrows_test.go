@@ -25,14 +25,15 @@ var arrows = map[string]struct {
 	"blobstore/s3store":    {"blobstore", "github.com/aws/ golang.org/x/sync/", "one SDK, and only who links this store has it"},
 	"blobstore/cdkstore":   {"blobstore", "gocloud.dev/ github.com/google/uuid github.com/googleapis/gax-go/ github.com/go-logr/ github.com/cespare/xxhash/ go.opentelemetry.io/ golang.org/x/ google.golang.org/", "for importers with a bucket of their own: no driver, and the program does without it"},
 	"blobstore/azstore":    {"blobstore", azure, "one SDK, and only who links this store has it"},
-	"flinkrest":            {"", "github.com/hashicorp/", "REST knows neither stores nor pins; cmd joins them"},
+	"internal/rest":        {"", "github.com/hashicorp/", "how to call a REST server; what the answers mean is its clients' to know"},
+	"flinkrest":            {"internal/rest", "github.com/hashicorp/", "REST knows neither stores nor pins; cmd joins them"},
 	"flinkrest/replay":     {"", "", "it answers recorded bytes and nothing else"},
-	"vvp":                  {"", "github.com/hashicorp/", "the platform's REST knows nothing of pins; only transition uses it"},
+	"vvp":                  {"internal/rest", "github.com/hashicorp/", "the platform's REST knows nothing of pins; only transition uses it"},
 	"vvp/vvptest":          {"", "", "it answers as the platform is documented to, and nothing else"},
 	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
 	"cmd/chkpin/flinkconf": {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
 	"cmd/chkpin/manifest":  {"cmd/chkpin/flinkconf", "go.yaml.in/yaml/ mvdan.cc/sh/", "how Flink is started, as a manifest says it"},
-	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/s3store checkpoint checkpoint/metadata flinkrest vvp " +
+	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/s3store checkpoint checkpoint/metadata flinkrest internal/rest vvp " +
 		"cmd/chkpin/flinkconf cmd/chkpin/manifest",
 		azure + "github.com/aws/ go.yaml.in/yaml/ mvdan.cc/sh/ " +
 			"github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ " +

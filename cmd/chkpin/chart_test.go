@@ -51,7 +51,7 @@ func TestChartKnowsEveryFlag(t *testing.T) {
 		settings[name] = settingOf(f)
 	}
 	root["definitions"].(map[string]any)["settings"] = map[string]any{
-		"type": []string{"object", "null"}, "additionalProperties": false, "properties": settings,
+		"type": "object", "additionalProperties": false, "properties": settings,
 		"description": "Flags of chkpin without the dashes.",
 	}
 	var want bytes.Buffer

@@ -70,7 +70,7 @@ func (c *listCommand) Run(ctx context.Context, env *environment) error {
 	for f, err := range checkpoint.List(ctx, env.store, c.Root, checkpoint.ListOptions{Job: c.Job, Relocations: env.relocations}) {
 		switch {
 		case errors.Is(err, blobstore.ErrNotExist) && f.URI.Same(c.Root):
-			return &hintedError{err, "is the URI right, and the volume mounted?"}
+			return &hintedError{fmt.Errorf("%w: %s is empty, or not there", errNothingListed, c.Root), "is the URI right, and the volume mounted?"}
 		case err != nil && (f.URI.IsZero() || f.URI.Same(c.Root)):
 			return err
 		case err != nil:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,6 +67,56 @@ func TestManifestsSpeakOurCommandLine(t *testing.T) {
 		}
 	}
 	assert.GreaterOrEqual(t, lines, 20, "command lines found")
+}
+
+// Every pod is one that Pod Security "restricted" admits.
+func TestPodsAreRestricted(t *testing.T) {
+	plain, err := filepath.Glob("../../manifests/*.yaml")
+	require.NoError(t, err)
+	rendered, err := filepath.Glob("testdata/kubernetes/*.yaml")
+	require.NoError(t, err)
+	containers := 0
+	for _, name := range append(plain, rendered...) {
+		for _, d := range documentsOf(t, name) {
+			for _, pod := range pods(d) {
+				ofPod, _ := pod["securityContext"].(map[string]any)
+				for _, list := range []string{"initContainers", "containers"} {
+					items, _ := pod[list].([]any)
+					for _, item := range items {
+						containers++
+						got := maps.Clone(ofPod)
+						if got == nil {
+							got = map[string]any{}
+						}
+						maps.Copy(got, item.(map[string]any)["securityContext"].(map[string]any))
+						assert.Equal(t, true, got["runAsNonRoot"], name)
+						assert.Equal(t, false, got["allowPrivilegeEscalation"], name)
+						assert.Equal(t, map[string]any{"type": "RuntimeDefault"}, got["seccompProfile"], name)
+						assert.Equal(t, map[string]any{"drop": []any{"ALL"}}, got["capabilities"], name)
+					}
+				}
+			}
+		}
+	}
+	assert.GreaterOrEqual(t, containers, 20, "containers found")
+}
+
+// pods are the specs of pods.
+func pods(node any) (found []map[string]any) {
+	switch n := node.(type) {
+	case []any:
+		for _, item := range n {
+			found = append(found, pods(item)...)
+		}
+	case map[string]any:
+		if _, ok := n["containers"]; ok {
+			return []map[string]any{n}
+		}
+		for _, value := range n {
+			found = append(found, pods(value)...)
+		}
+	}
+	return found
 }
 
 func documentsOf(t *testing.T, name string) (documents []map[string]any) {

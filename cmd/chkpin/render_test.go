@@ -16,7 +16,10 @@ import (
 
 // These tests need helm, kubectl and kubeconform: "make chart" runs them.
 
-const goldens = "testdata/kubernetes/"
+const (
+	goldens = "testdata/kubernetes/"
+	base    = `{app: "s3://bucket/orders", jobmanager: "http://jm:8081", ` // of values that are right
+)
 
 func tool(t *testing.T, name string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
@@ -82,12 +85,14 @@ func TestChartRefuses(t *testing.T) {
 		{``, `application "orders": set app to its folder, such as s3://bucket/orders`},
 		{`{app: /state/orders, jobmanager: "http://jm:8081"}`, `at '/app'`},
 		{`{app: "s3://bucket/orders"}`, `application "orders": set jobmanager, such as http://orders-jobmanager:8081, or flinkConfigMap`},
-		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {timeot: 5m}}`, `additional properties 'timeot' not allowed`},
-		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {timeout: 5}}`, `at '/settings/timeout'`},
-		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {tolerate: [no-jobs]}}`, `at '/settings/tolerate'`},
-		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", schedule: "@hourly"}`, `additional properties 'schedule' not allowed`},
-		{`{app: "s3://bucket/orders", jobmanager: "http://jm:8081", settings: {timeout: 10m}, cronjob: {activeDeadlineSeconds: 600}}`,
+		{base + `settings: {timeot: 5m}}`, `additional properties 'timeot' not allowed`},
+		{base + `settings: {timeout: 5}}`, `at '/settings/timeout'`},
+		{base + `settings: {tolerate: [no-jobs]}}`, `at '/settings/tolerate'`},
+		{base + `schedule: "@hourly"}`, `additional properties 'schedule' not allowed`},
+		{base + `settings: {timeout: 10m}, cronjob: {activeDeadlineSeconds: 600}}`,
 			`application "orders": cronjob.activeDeadlineSeconds (600) must be longer than settings.timeout (600s)`},
+		{base + `mode: watch, settings: {all: true}}`, `application "orders": mode watch pins one job; take mode cronjob for settings.all`},
+		{base + `mode: fleet, jobmanager: "", flinkConfigMap: conf}`, `application "orders": with mode fleet set jobmanager`},
 		{`{jobmanager: "http://jm:8081", applications: [{name: a, app: "s3://b/a"}, {name: a, app: "s3://b/b"}]}`, `applications: two have the name "a"`},
 		{`{jobmanager: "http://jm:8081", applications: [{name: a, app: "s3://b/a"}, {name: b, app: "s3://b/a/"}]}`, `applications "a" and "b" have the same app`},
 		{`{jobmanager: "http://jm:8081", applications: [{name: a, app: "s3://b/a", podMonitor: {enabled: true}}]}`, `additional properties 'podMonitor' not allowed`},
@@ -103,7 +108,6 @@ func TestChartRefuses(t *testing.T) {
 
 // How values merge and become variables.
 func TestChartSettings(t *testing.T) {
-	const base = `{app: "s3://bucket/orders", jobmanager: "http://jm:8081", `
 	for _, c := range []struct{ values, has, hasNot string }{
 		{base + `settings: {keep: 1000000}}`, "- name: CHKPIN_KEEP\n                  value: \"1000000\"", ""},
 		{base + `settings: {tolerate: null}}`, "", "CHKPIN_TOLERATE"},
@@ -115,6 +119,8 @@ func TestChartSettings(t *testing.T) {
 		{base + `settings: {all: true}, applications: [{name: a, settings: {all: false}}]}`, "- name: CHKPIN_ALL\n                  value: \"false\"", ""},
 		{base + `settings: {timeout: 1h30m}}`, "activeDeadlineSeconds: 10860", ""},
 		{base + `mode: watch, settings: {listen: "127.0.0.1:8080"}}`, "containerPort: 8080", ""},
+		{base + `mode: fleet, settings: {replica: "s3://a/b,s3://c/d", job-id: "0123"}}`, "replicas:\n        - s3://a/b\n        - s3://c/d\n", ""},
+		{base + `settings: {jobmanager-token: {secretKeyRef: {name: rest, key: token}}}}`, "name: CHKPIN_JOBMANAGER_TOKEN\n                  valueFrom:\n                    secretKeyRef:\n", ""},
 		{base + `fullnameOverride: a-name-that-is-longer-than-what-a-cronjob-may-be-called}`, "name: a-name-that-is-longer-than-what-a-cronjob-m-", "may-be-called"},
 	} {
 		values := filepath.Join(t.TempDir(), "values.yaml")

@@ -68,6 +68,7 @@ func (c *cli) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store {
 			Encryption:   f.S3Encryption,
 			KMSKey:       f.S3KMSKey,
 			RequestPayer: f.S3RequestPayer,
+			Logger:       log,
 		}),
 		blobstore.FamilyAzure: azstore.New(azstore.Config{
 			Endpoint:  c.AzureEndpoint,

@@ -59,6 +59,9 @@ addition "fullname", "selector" (labels) and "serviceAccountName".
 {{- if not (or $a.jobmanager $a.flinkConfigMap (get $a.settings "flink-conf")) -}}
 {{- fail (printf "application %q: set jobmanager, such as http://%s-jobmanager:8081, or flinkConfigMap" $name $name) -}}
 {{- end -}}
+{{- if and (eq $a.mode "watch") (get $a.settings "all") -}}
+{{- fail (printf "application %q: mode watch pins one job; take mode cronjob for settings.all" $name) -}}
+{{- end -}}
 {{- $folder := trimSuffix "/" $a.app -}}
 {{- if hasKey $folders $folder -}}
 {{- fail (printf "applications %q and %q have the same app: one would hold the other" (get $folders $folder) $name) -}}

@@ -1,4 +1,4 @@
-package flinkrest_test
+package rest_test
 
 import (
 	"crypto/ecdsa"
@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chkpin/chkpin/flinkrest"
+	"github.com/chkpin/chkpin/internal/rest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -37,19 +37,19 @@ func TestSettingsAreChecked(t *testing.T) {
 	secret := write(t, "secret", []byte("plugh\n"))
 	twoLines := write(t, "two-lines", []byte("plugh\nxyzzy\n"))
 	missing := filepath.Join(t.TempDir(), "missing")
-	const url = "http://jobmanager:8081"
+	const url = "http://server:8081"
 
-	for name, config := range map[string]flinkrest.Config{
+	for name, config := range map[string]rest.Config{
 		"no URL":              {},
-		"no scheme":           {URL: "jobmanager:8081"},
-		"host alone":          {URL: "jobmanager"},
-		"another scheme":      {URL: "ftp://jobmanager"},
+		"no scheme":           {URL: "server:8081"},
+		"host alone":          {URL: "server"},
+		"another scheme":      {URL: "ftp://server"},
 		"no host":             {URL: "http://"},
-		"port is a word":      {URL: "http://jobmanager:rest"},
-		"password with slash": {URL: "http://reader:plugh/xyzzy@jobmanager:8081"},
-		"query":               {URL: "http://jobmanager/?token=plugh"},
-		"address of the page": {URL: "http://jobmanager:8081/#/overview"},
-		"two users":           {URL: "http://reader:plugh@jobmanager", Username: "reader"},
+		"port is a word":      {URL: "http://server:rest"},
+		"password with slash": {URL: "http://reader:plugh/xyzzy@server:8081"},
+		"query":               {URL: "http://server/?token=plugh"},
+		"address of the page": {URL: "http://server:8081/#/overview"},
+		"two users":           {URL: "http://reader:plugh@server", Username: "reader"},
 		"user and token":      {URL: url, Username: "reader", Token: "plugh"},
 		"two passwords":       {URL: url, Username: "reader", Password: "plugh", PasswordFile: secret},
 		"two tokens":          {URL: url, Token: "plugh", TokenFile: secret},
@@ -64,11 +64,13 @@ func TestSettingsAreChecked(t *testing.T) {
 		"certificate is none": {URL: url, CertFile: secret, KeyFile: secret},
 		"two transports":      {URL: url, CAFile: secret, Transport: http.DefaultTransport},
 		"negative timeout":    {URL: url, Timeout: -1},
+		"negative wait":       {URL: url, RetryWait: -1},
+		"negative size":       {URL: url, MaxBody: -1},
 	} {
-		client, err := flinkrest.New(config)
+		client, err := open(config)
 		assert.Nil(t, client, name)
-		require.ErrorIs(t, err, flinkrest.ErrConfig, name)
-		assert.NotErrorIs(t, err, flinkrest.ErrUnavailable, name)
+		require.ErrorIs(t, err, errConfig, name)
+		assert.NotErrorIs(t, err, errUnavailable, name)
 		assert.NotContains(t, err.Error(), "plugh", name)
 		assert.NotContains(t, err.Error(), "xyzzy", name)
 	}
@@ -78,51 +80,51 @@ func TestCredentials(t *testing.T) {
 	var authorization string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		authorization = r.Header.Get("Authorization")
-		jsonAnswer(200, noJobs)(w, r)
+		answer(200, "{}")(w, r)
 	}))
 	t.Cleanup(server.Close)
 	const basic = "Basic cmVhZGVyOnBsdWdo" // reader:plugh
 	secret := write(t, "secret", []byte("plugh\n"))
 	for name, test := range map[string]struct {
-		config flinkrest.Config
+		config rest.Config
 		sent   string
 	}{
-		"none":          {flinkrest.Config{}, ""},
-		"password":      {flinkrest.Config{Username: "reader", Password: "plugh"}, basic},
-		"password file": {flinkrest.Config{Username: "reader", PasswordFile: secret}, basic},
-		"token":         {flinkrest.Config{Token: "plugh"}, "Bearer plugh"},
-		"token file":    {flinkrest.Config{TokenFile: secret}, "Bearer plugh"},
-		"URL":           {flinkrest.Config{URL: "http://reader:plugh@" + server.Listener.Addr().String()}, basic},
+		"none":          {rest.Config{}, ""},
+		"password":      {rest.Config{Username: "reader", Password: "plugh"}, basic},
+		"password file": {rest.Config{Username: "reader", PasswordFile: secret}, basic},
+		"token":         {rest.Config{Token: "plugh"}, "Bearer plugh"},
+		"token file":    {rest.Config{TokenFile: secret}, "Bearer plugh"},
+		"URL":           {rest.Config{URL: "http://reader:plugh@" + server.Listener.Addr().String()}, basic},
 	} {
 		if test.config.URL == "" {
 			test.config.URL = server.URL
 		}
-		_, err := connect(t, test.config).Jobs(t.Context())
+		err := connect(t, test.config).call(t.Context())
 		require.NoError(t, err, name)
 		assert.Equal(t, test.sent, authorization, name)
 	}
 }
 
-// A mounted secret that changes is used from the next call on; one that vanishes is not the JobManager's fault.
+// A mounted secret that changes is used from the next call on; one that vanishes is not the server's fault.
 func TestCredentialsRotate(t *testing.T) {
 	var authorization string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		authorization = r.Header.Get("Authorization")
-		jsonAnswer(200, noJobs)(w, r)
+		answer(200, "{}")(w, r)
 	}))
 	t.Cleanup(server.Close)
 	file := write(t, "token", []byte("old"))
-	client := connect(t, flinkrest.Config{URL: server.URL, TokenFile: file})
+	client := connect(t, rest.Config{URL: server.URL, TokenFile: file})
 
 	require.NoError(t, os.WriteFile(file, []byte("new\n"), 0o600))
-	_, err := client.Jobs(t.Context())
+	err := client.call(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, "Bearer new", authorization)
 
 	require.NoError(t, os.Remove(file))
-	_, err = client.Jobs(t.Context())
-	require.ErrorIs(t, err, flinkrest.ErrConfig)
-	assert.NotErrorIs(t, err, flinkrest.ErrUnavailable)
+	err = client.call(t.Context())
+	require.ErrorIs(t, err, errConfig)
+	assert.NotErrorIs(t, err, errUnavailable)
 }
 
 // authority is a certificate authority of the test.
@@ -170,12 +172,12 @@ func (a authority) issue(t *testing.T) (certificate, key []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-// serveTLS starts a JobManager behind TLS that asks for client certificates of clients, if given.
+// serveTLS starts a server behind TLS that asks for client certificates of clients, if given.
 func (a authority) serveTLS(t *testing.T, clients *authority) string {
 	t.Helper()
 	pair, err := tls.X509KeyPair(a.issue(t))
 	require.NoError(t, err)
-	server := httptest.NewUnstartedServer(jsonAnswer(200, noJobs))
+	server := httptest.NewUnstartedServer(answer(200, "{}"))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	if clients != nil {
 		server.TLS.ClientAuth = tls.RequireAndVerifyClientCert
@@ -192,14 +194,14 @@ func TestCertificateAuthority(t *testing.T) {
 	ours, others := newAuthority(t), newAuthority(t)
 	url := ours.serveTLS(t, nil)
 
-	_, err := connect(t, flinkrest.Config{URL: url, CAFile: ours.file}).Jobs(t.Context())
+	err := connect(t, rest.Config{URL: url, CAFile: ours.file}).call(t.Context())
 	require.NoError(t, err)
 
 	for name, caFile := range map[string]string{"another authority": others.file, "the system's": ""} {
-		_, err = connect(t, flinkrest.Config{URL: url, CAFile: caFile}).Jobs(t.Context())
-		require.ErrorIs(t, err, flinkrest.ErrUnavailable, name)
+		err = connect(t, rest.Config{URL: url, CAFile: caFile}).call(t.Context())
+		require.ErrorIs(t, err, errUnavailable, name)
 		assert.ErrorContains(t, err, "certificate", name)
-		var call *flinkrest.CallError
+		var call *failure
 		require.ErrorAs(t, err, &call, name)
 		assert.Equal(t, 1, call.Attempts, "%s: asking again makes no certificate good", name)
 	}
@@ -209,13 +211,13 @@ func TestClientCertificate(t *testing.T) {
 	servers, clients := newAuthority(t), newAuthority(t)
 	url := servers.serveTLS(t, &clients)
 
-	_, err := connect(t, flinkrest.Config{URL: url, CAFile: servers.file}).Jobs(t.Context())
-	require.ErrorIs(t, err, flinkrest.ErrUnavailable)
+	err := connect(t, rest.Config{URL: url, CAFile: servers.file}).call(t.Context())
+	require.ErrorIs(t, err, errUnavailable)
 
 	certificate, key := clients.issue(t)
 	certFile, keyFile := write(t, "client.pem", certificate), write(t, "client.key", key)
-	client := connect(t, flinkrest.Config{URL: url, CAFile: servers.file, CertFile: certFile, KeyFile: keyFile})
-	_, err = client.Jobs(t.Context())
+	client := connect(t, rest.Config{URL: url, CAFile: servers.file, CertFile: certFile, KeyFile: keyFile})
+	err = client.call(t.Context())
 	require.NoError(t, err)
 }
 
@@ -225,14 +227,14 @@ func TestClientCertificateRotates(t *testing.T) {
 	url := servers.serveTLS(t, &clients)
 	certificate, key := others.issue(t)
 	certFile, keyFile := write(t, "client.pem", certificate), write(t, "client.key", key)
-	client := connect(t, flinkrest.Config{URL: url, CAFile: servers.file, CertFile: certFile, KeyFile: keyFile})
+	client := connect(t, rest.Config{URL: url, CAFile: servers.file, CertFile: certFile, KeyFile: keyFile})
 
-	_, err := client.Jobs(t.Context())
-	require.ErrorIs(t, err, flinkrest.ErrUnavailable)
+	err := client.call(t.Context())
+	require.ErrorIs(t, err, errUnavailable)
 
 	certificate, key = clients.issue(t)
 	require.NoError(t, os.WriteFile(certFile, certificate, 0o600))
 	require.NoError(t, os.WriteFile(keyFile, key, 0o600))
-	_, err = client.Jobs(t.Context())
+	err = client.call(t.Context())
 	require.NoError(t, err)
 }

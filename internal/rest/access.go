@@ -1,8 +1,9 @@
-package flinkrest
+package rest
 
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,13 +25,13 @@ func (c credentials) merge(config Config) (credentials, error) {
 	token := config.Token != "" || config.TokenFile != ""
 	switch {
 	case inURL && user || inURL && token || user && token:
-		return c, configError("give one of user information in the URL, user name and password, or token")
+		return c, errors.New("give one of user information in the URL, user name and password, or token")
 	case config.Password != "" && config.PasswordFile != "":
-		return c, configError("give a password or a password file, not both")
+		return c, errors.New("give a password or a password file, not both")
 	case config.Token != "" && config.TokenFile != "":
-		return c, configError("give a token or a token file, not both")
+		return c, errors.New("give a token or a token file, not both")
 	case user && config.Username == "":
-		return c, configError("a password needs a user name")
+		return c, errors.New("a password needs a user name")
 	}
 	if user {
 		c.username, c.password, c.passwordFile = config.Username, config.Password, config.PasswordFile
@@ -66,11 +67,11 @@ func secret(value, file, what string) (string, error) {
 	}
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return "", configError("%s: %w", what, err)
+		return "", fmt.Errorf("%s: %w", what, err)
 	}
 	value = strings.TrimRight(string(content), "\r\n")
 	if value == "" || strings.ContainsAny(value, "\r\n") {
-		return "", configError("%s %s must hold one line", what, file)
+		return "", fmt.Errorf("%s %s must hold one line", what, file)
 	}
 	return value, nil
 }
@@ -79,7 +80,7 @@ func secret(value, file, what string) (string, error) {
 func newTransport(config Config) (http.RoundTripper, error) {
 	if config.Transport != nil {
 		if config.CAFile != "" || config.CertFile != "" || config.KeyFile != "" {
-			return nil, configError("certificate files need the client's own transport")
+			return nil, errors.New("certificate files need the client's own transport")
 		}
 		return config.Transport, nil
 	}
@@ -103,18 +104,18 @@ func newTLS(config Config) (*tls.Config, error) {
 	if config.CAFile != "" {
 		content, err := os.ReadFile(config.CAFile)
 		if err != nil {
-			return nil, configError("CA file: %w", err)
+			return nil, fmt.Errorf("CA file: %w", err)
 		}
 		certificates.RootCAs = x509.NewCertPool()
 		if !certificates.RootCAs.AppendCertsFromPEM(content) {
-			return nil, configError("CA file %s holds no PEM certificate", config.CAFile)
+			return nil, fmt.Errorf("CA file %s holds no PEM certificate", config.CAFile)
 		}
 	}
 	if config.CertFile == "" && config.KeyFile == "" {
 		return certificates, nil
 	}
 	if config.CertFile == "" || config.KeyFile == "" {
-		return nil, configError("a client certificate needs both its certificate and its key file")
+		return nil, errors.New("a client certificate needs both its certificate and its key file")
 	}
 	load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(config.CertFile, config.KeyFile)
@@ -124,7 +125,7 @@ func newTLS(config Config) (*tls.Config, error) {
 		return &pair, nil
 	}
 	if _, err := load(nil); err != nil {
-		return nil, configError("%w", err)
+		return nil, err
 	}
 	certificates.GetClientCertificate = load
 	return certificates, nil
