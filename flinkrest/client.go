@@ -90,7 +90,7 @@ func New(config Config) (*Client, error) {
 }
 
 // Close gives idle connections up. It is for those who use many clients; this one can be used further.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.rest.Close() }
 
 // URL is the root that the client calls, without user information.
 func (c *Client) URL() string { return c.rest.URL() }
