@@ -85,6 +85,8 @@ type outside struct {
 	jobID    string // as far as the place or the name tells it
 }
 
+func (o outside) isSavepoint() bool { return savepointName.MatchString(o.folder.Base()) }
+
 // knowAuthor finds out whose checkpoints count: those of the run that restored
 // from the pin and has nothing pinned yet, or those of the pinned run. All others
 // were replaced.
@@ -297,9 +299,18 @@ func (s *search) consider(ctx context.Context, o outside) error {
 // numbers decide; of jobs that have nothing in common, and of runs that share a
 // job id, what the store took in last.
 func (s *search) take(ctx context.Context) (taken bool, err error) {
-	slices.SortFunc(s.found, func(a, b outside) int {
+	slices.SortStableFunc(s.found, func(a, b outside) int {
 		byTime := b.metadata.ModTime.Compare(a.metadata.ModTime)
-		if s.any || s.constant {
+		switch {
+		case s.any && byTime == 0 && a.isSavepoint() != b.isSavepoint():
+			// Object stores count in seconds; the savepoint a job is stopped with comes last.
+			if a.isSavepoint() {
+				return -1
+			}
+			return 1
+		case s.any:
+			return cmp.Or(byTime, cmp.Compare(b.id, a.id))
+		case s.constant:
 			return byTime
 		}
 		return cmp.Or(cmp.Compare(b.id, a.id), byTime)

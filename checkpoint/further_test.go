@@ -216,6 +216,23 @@ func TestResolveFurtherWithoutAPin(t *testing.T) {
 	require.Equal(t, job.chk(4).Join(MetadataName), r.Path)
 }
 
+// A job is stopped with a savepoint right after a checkpoint: object stores give
+// both the same second.
+func TestResolveFurtherSavepointInTheSameSecond(t *testing.T) {
+	x := newLab(t)
+	x.job.savepoint(7, savepointFolder.String())
+	x.job.completes(5)
+	x.job.completes(6)
+	anyOf := everywhere(func(o *ResolveOptions) { o.AnyLineage = true })
+	r, err := resolve(t, x.store, anyOf)
+	require.NoError(t, err)
+	require.EqualValues(t, 7, r.CheckpointID)
+	deleteBelow(t, x.store, savepointFolder)
+	r, err = resolve(t, x.store, anyOf)
+	require.NoError(t, err)
+	require.EqualValues(t, 6, r.CheckpointID)
+}
+
 // Strict is about the pin, whatever else there is.
 func TestResolveFurtherStrict(t *testing.T) {
 	x := newLab(t, 4, 5)

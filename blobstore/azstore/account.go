@@ -109,18 +109,18 @@ func (c Config) open(host string) (*account, error) {
 		a.service, err = service.NewClientWithNoCredential(where, options)
 	case access.Key != "":
 		if a.key, err = service.NewSharedKeyCredential(name, access.Key); err != nil {
-			return nil, &Error{Err: errors.New("its key is not base64"), hint: "give the account key as the portal shows it, with nothing around it"}
+			return nil, &Error{Err: errors.New("its key is not base64"), Advice: "give the account key as the portal shows it, with nothing around it"}
 		}
 		a.service, err = service.NewClientWithSharedKeyCredential(where, a.key, options)
 	case access.SAS != "":
 		token := strings.TrimPrefix(access.SAS, "?")
 		if a.sas, err = url.ParseQuery(token); err != nil || !a.sas.Has("sig") {
-			return nil, &Error{Err: errors.New("its shared access signature is none"), hint: "a SAS token looks like sv=…&se=…&sp=…&sig=…"}
+			return nil, &Error{Err: errors.New("its shared access signature is none"), Advice: "a SAS token looks like sv=…&se=…&sp=…&sig=…"}
 		}
 		a.service, err = service.NewClientWithNoCredential(where+"?"+token, options)
 	case strings.HasPrefix(where, "http:"):
 		return nil, &Error{Err: errors.New("there is neither a key nor a SAS for it, and tokens are sent by HTTPS only"),
-			hint: "set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING for this account, or name Flink's configuration with --flink-conf"}
+			Advice: "set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING for this account, or name Flink's configuration with --flink-conf"}
 	default:
 		if a.token = c.Credential; a.token == nil {
 			if a.token, err = azidentity.NewDefaultAzureCredential(nil); err != nil {
@@ -192,7 +192,7 @@ func parseConnectionString(text string) (connectionString, error) {
 	}
 	if s.account == "" || s.access == (Access{}) {
 		return s, &Error{Err: errors.New("AZURE_STORAGE_CONNECTION_STRING names no account, or has neither key nor signature"),
-			hint: "copy it from the account's access keys in the portal: DefaultEndpointsProtocol=https;AccountName=…;AccountKey=…;EndpointSuffix=core.windows.net"}
+			Advice: "copy it from the account's access keys in the portal: DefaultEndpointsProtocol=https;AccountName=…;AccountKey=…;EndpointSuffix=core.windows.net"}
 	}
 	if suffix := fields["endpointsuffix"]; s.endpoint == "" && suffix != "" {
 		s.endpoint = "https://" + s.account + ".blob." + suffix
@@ -218,7 +218,7 @@ func accountAt(endpoint string) string {
 func below(endpoint, name string) (string, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" {
-		return "", &Error{Err: errors.New("the endpoint is not a URL"), hint: "write it like http://azurite:10000"}
+		return "", &Error{Err: errors.New("the endpoint is not a URL"), Advice: "write it like http://azurite:10000"}
 	}
 	if path.Base(u.Path) != name {
 		u = u.JoinPath(name)

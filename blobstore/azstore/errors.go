@@ -19,28 +19,9 @@ import (
 	"github.com/chkpin/chkpin/blobstore"
 )
 
-// Error is what the service, or the way to it, said. It wraps the condition of
-// package blobstore that it amounts to, if any.
-type Error struct {
-	Code      string // the service's, such as AuthenticationFailed; "" when no answer came
-	Status    int    // HTTP; 0 when no answer came
-	RequestID string
-	Err       error
-	hint      string
-}
-
-func (e *Error) Error() string {
-	text := e.Err.Error()
-	if e.RequestID != "" {
-		text += " (request id " + e.RequestID + ")"
-	}
-	return text
-}
-
-func (e *Error) Unwrap() error { return e.Err }
-
-// Hint is a way out for people, "" when there is none to tell.
-func (e *Error) Hint() string { return e.hint }
+// Error is what Azure Blob Storage, or the way to it, said; its Code is the service's, such as
+// AuthenticationFailed.
+type Error = blobstore.ServiceError
 
 // explain turns an error of the SDK into one of ours: short, without URLs, which
 // may be signed, and with the condition it amounts to. The account is nil when it
@@ -65,7 +46,7 @@ func explain(ctx context.Context, a *account, err error) error {
 	}](err); ok && a.token != nil { // as azidentity marks that there is no token to be had
 		return &Error{
 			Err: fmt.Errorf("%w: account %s: %s", blobstore.ErrPermission, a.name, oneLine(err.Error())),
-			hint: "set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING for this account, name Flink's configuration " +
+			Advice: "set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING for this account, name Flink's configuration " +
 				"with --flink-conf, or give the pod a workload or managed identity",
 		}
 	}
@@ -74,7 +55,7 @@ func explain(ctx context.Context, a *account, err error) error {
 	}
 	e := &Error{Err: err}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
-		e.hint = "is the name of the account right? There is no such host"
+		e.Advice = "is the name of the account right? There is no such host"
 	}
 	return e
 }
@@ -97,7 +78,7 @@ func explainAnswer(a *account, answer *azcore.ResponseError) error {
 	if e.Code == string(bloberror.AuthorizationFailure) { // which an emulator says of wrong keys, too
 		hint = a.hint(answer.RawResponse) + "; or the account's firewall does not let this address in"
 	}
-	e.hint = hint
+	e.Advice = hint
 	if condition != nil {
 		e.Err = fmt.Errorf("%w: %w", condition, e.Err)
 	}

@@ -19,28 +19,9 @@ import (
 	"github.com/chkpin/chkpin/blobstore"
 )
 
-// Error is what the service, or the way to it, said. It wraps the condition of
-// package blobstore that it amounts to, if any.
-type Error struct {
-	Code      string // the service's, such as AccessDenied; "" when no answer came
-	Status    int    // HTTP; 0 when no answer came
-	RequestID string
-	Err       error
-	hint      string
-}
-
-func (e *Error) Error() string {
-	text := e.Err.Error()
-	if e.RequestID != "" {
-		text += " (request id " + e.RequestID + ")"
-	}
-	return text
-}
-
-func (e *Error) Unwrap() error { return e.Err }
-
-// Hint is a way out for people, "" when there is none to tell.
-func (e *Error) Hint() string { return e.hint }
+// Error is what S3, or the way to it, said; its Code is the service's, such as
+// AccessDenied.
+type Error = blobstore.ServiceError
 
 // codeOf is the service's error code.
 func codeOf(err error) string {
@@ -81,7 +62,7 @@ func explain(ctx context.Context, err error) error {
 		e.Status = re.HTTPStatusCode()
 	}
 	hint, condition := conditionOf(e.Code, e.Status)
-	e.hint = hint
+	e.Advice = hint
 	e.Err = short(err)
 	if condition != nil {
 		e.Err = fmt.Errorf("%w: %w", condition, e.Err)
@@ -103,9 +84,9 @@ func noCredentials(err error) (*Error, bool) {
 	}
 	why := strings.TrimPrefix(op.Err.Error(), noIdentity)
 	return &Error{
-		Code: codeOf(err),
-		Err:  fmt.Errorf("%w: no credentials: %s", blobstore.ErrPermission, strings.TrimPrefix(why, "failed to refresh cached credentials, ")),
-		hint: "the SDK looks for AWS_ACCESS_KEY_ID, shared files, the pod's web identity and the machine's role; Flink's own keys serve too, with --flink-conf",
+		Code:   codeOf(err),
+		Err:    fmt.Errorf("%w: no credentials: %s", blobstore.ErrPermission, strings.TrimPrefix(why, "failed to refresh cached credentials, ")),
+		Advice: "the SDK looks for AWS_ACCESS_KEY_ID, shared files, the pod's web identity and the machine's role; Flink's own keys serve too, with --flink-conf",
 	}, true
 }
 

@@ -31,13 +31,14 @@ var arrows = map[string]struct {
 	"vvp":                  {"internal/rest", "github.com/hashicorp/", "the platform's REST knows nothing of pins; only transition uses it"},
 	"vvp/vvptest":          {"", "", "it answers as the platform is documented to, and nothing else"},
 	"checkpoint":           {"blobstore checkpoint/metadata", "golang.org/x/sync/", "what a pin is, for any store and any way of asking the JobManager"},
+	"deploy":               {"blobstore checkpoint checkpoint/metadata", "golang.org/x/sync/ go.yaml.in/yaml/ github.com/google/uuid github.com/rogpeppe/go-internal/diff", "what to start a job from, for any cluster and any way of starting"},
 	"cmd/chkpin/flinkconf": {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
 	"cmd/chkpin/manifest":  {"cmd/chkpin/flinkconf", "go.yaml.in/yaml/ mvdan.cc/sh/", "how Flink is started, as a manifest says it"},
-	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/s3store checkpoint checkpoint/metadata flinkrest internal/rest vvp " +
+	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/s3store checkpoint checkpoint/metadata deploy flinkrest internal/rest vvp " +
 		"cmd/chkpin/flinkconf cmd/chkpin/manifest",
 		azure + "github.com/aws/ go.yaml.in/yaml/ mvdan.cc/sh/ " +
 			"github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ " +
-			"golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/ " +
+			"github.com/google/uuid github.com/rogpeppe/go-internal/diff golang.org/x/sys/ github.com/alecthomas/kong github.com/dustin/go-humanize github.com/hashicorp/ golang.org/x/sync/ " +
 			"github.com/schollz/progressbar/ github.com/mitchellh/colorstring github.com/rivo/uniseg golang.org/x/term",
 		"the binary holds no test helpers and no samples"},
 }

@@ -50,6 +50,7 @@ type cli struct {
 	GC      gcCommand      `cmd:"" name:"gc" help:"Remove generations and state files that nobody needs."`
 	Doctor  doctorCommand  `cmd:"" help:"Find what is wrong with the pin, the store, the JobManager and the manifest."`
 
+	Deploy     deployCommand     `cmd:"" help:"Decide for each job of a set what to start it from, and start it."`
 	Transition transitionCommand `cmd:"" help:"Wait until a deployment or job is in a state, then change another's: a scheduler's step."`
 
 	Install installCommand `cmd:"" help:"Copy this program into a folder that another container shares."`
@@ -95,7 +96,7 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	c.Exec.command = program
+	c.Exec.command, c.Deploy.command = program, program
 	log := newLogger(stderr, c.LogFormat, c.LogLevel)
 	conf, err := c.flinkConf()
 	if err != nil {
@@ -113,9 +114,11 @@ func parse(args []string, stdout, stderr io.Writer) (command, *environment, erro
 	return parsed.Selected().Target.Addr().Interface().(command), env, nil
 }
 
-// cutCommand cuts off what chkpin exec starts: all that follows the first --.
+// cutCommand cuts off what chkpin exec and deploy start: all that follows the
+// first --.
 func cutCommand(args []string) (own, command []string) {
-	if i := slices.Index(args, "--"); i > 0 && slices.Contains(args[:i], "exec") {
+	starts := func(word string) bool { return word == "exec" || word == "deploy" }
+	if i := slices.Index(args, "--"); i > 0 && slices.ContainsFunc(args[:i], starts) {
 		return args[:i], args[i+1:]
 	}
 	return args, nil

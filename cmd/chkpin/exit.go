@@ -13,6 +13,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/deploy"
 	"github.com/chkpin/chkpin/flinkrest"
 	"github.com/chkpin/chkpin/vvp"
 )
@@ -71,6 +72,14 @@ func as[T error](err error) bool {
 var verdicts = []verdict{
 	{misused, as[*usageError], ""},
 	{misused, as[*kong.ParseError], "chkpin --help lists the commands, chkpin COMMAND --help their flags"},
+	{damaged, as[*deploy.StoredError], "look at the file; chkpin deploy and flink-sql-runner write it"},
+	{misused, as[*deploy.ManifestError], "docs/deploy.md shows what a manifest holds"},
+	{refused, is(deploy.ErrOtherDeploy), "let it come to its end and run this one again"},
+	{ambiguous, as[*deploy.AmbiguousError], "cancel all but the one that is wanted, with flink cancel, and deploy again"},
+	{refused, as[*deploy.EndingError], "deploy again when it has ended"},
+	{refused, as[*deploy.UnknownJobError], "is --manifests right? Else stop the job, or give this one another name"},
+	{nothing, is(deploy.ErrNoState), "is --state right, and the volume mounted? Put state back, or delete the stored manifest to start without state"},
+	{damaged, as[*deploy.NoStateError], "chkpin verify shows what is wrong with each; put state back, or delete the stored manifest to start without state"},
 	{misused, is(flinkrest.ErrConfig), "chkpin pin --help lists what says how to reach a JobManager"},
 	{misused, is(blobstore.ErrURI), ""},
 	{misused, is(blobstore.ErrScheme), "this chkpin stores to file:, s3: (also s3a, s3p) and wasbs: URIs (also wasb, abfs, abfss)"},
@@ -91,6 +100,7 @@ var verdicts = []verdict{
 	{failed, as[*savepointError], ""},
 	{nothing, is(checkpoint.ErrNoGeneration), "name one of these, by its full name, its number or chk-N"},
 	{misused, is(checkpoint.ErrSeveralGenerations), "name one of these by its full name"},
+	{failed, as[*deploy.StartError], "the JobManager's log says more; what is stored was left alone, so the next deploy decides as this one did"},
 	{refused, is(checkpoint.ErrNewer), "another chkpin may be at work; the next tick settles it"},
 	{refused, is(checkpoint.ErrCollecting), "the next tick settles it"},
 	{refused, is(checkpoint.ErrOccupied), "copy to a folder that holds nothing; an earlier copy of the same pin is known by the origin in its last-state/pin.json, until a job is pinned there"},

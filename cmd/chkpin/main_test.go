@@ -28,7 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"chkpin": main, "volume": volumes.Main})
+	testscript.Main(m, map[string]func(){"chkpin": main, "volume": volumes.Main, "flink": flinkMain})
 }
 
 // TestStories runs testdata/script, one story a file. The stories use chkpin itself, the program volume (package
@@ -58,6 +58,7 @@ func TestStories(t *testing.T) {
 			"resize":      resize,
 			"platform":    platformDoes,
 			"cluster":     clusterDoes,
+			"session":     sessionDoes,
 			"azurite":     startAzurite,
 			"expand":      expand,
 			"copy":        copyFolder,
@@ -78,6 +79,7 @@ type story struct {
 	remembered map[string][]byte
 	platform   *vvptest.Platform
 	cluster    *cluster
+	session    *session
 }
 
 type storyKey struct{}

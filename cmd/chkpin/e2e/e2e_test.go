@@ -104,7 +104,8 @@ var stories = []struct {
 	{"RollbackStartsYesterday", rollbackStartsYesterday, func(c cell) bool { return c.backend == "rocksdb" }},
 	{"PinMovesToS3", pinMovesTo(s3Hadoop), func(c cell) bool { return c.on("rocksdb", volume) }},
 	{"TicksBearStaleStatistics", ticksBearStaleStatistics, func(c cell) bool { return c.on("hashmap", volume) }},
-	{"TransitionMakesWay", transitionMakesWay, func(c cell) bool { return c.on("hashmap", volume) && c.release == "1.20.5" }}, // not in CI
+	{"TransitionMakesWay", transitionMakesWay, func(c cell) bool { return c.on("hashmap", volume) && c.release == "1.20.5" }},           // not in CI
+	{"DeployWalksTheGraph", deployWalksTheGraph, func(c cell) bool { return c.on("hashmap", volume) && os.Getenv("CHKPIN_E2E") != "" }}, // not in CI
 }
 
 // TestRealFlink tells the stories in the chosen cells.
