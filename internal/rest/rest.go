@@ -160,9 +160,6 @@ func parseURL(text string) (*url.URL, credentials, error) {
 	return parsed, found, nil
 }
 
-// Close gives idle connections up; the client can be used further.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
 // URL is that of a path below the server's root, without user information.
 // Close gives idle connections up; the client can be used further.
 func (c *Client) Close() { c.http.CloseIdleConnections() }

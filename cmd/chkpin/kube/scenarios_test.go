@@ -96,7 +96,7 @@ func jobManagerDown(k *kube, ctx context.Context) string {
 func stuckTick(k *kube, ctx context.Context) string {
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer silent.Close()
-	values := k.values("orders", k.forward(silent.URL), settings{"jobmanager-timeout": "10m", "timeout": "2s"})
+	values := k.values("orders", k.forward(silent.URL), settings{"jobmanager-timeout": "10m", "timeout": "4s"})
 	values["cronjob"] = map[string]any{"suspend": true, "activeDeadlineSeconds": 5}
 	k.install(ctx, "stuck", values)
 	job := k.start(ctx, "stuck")
