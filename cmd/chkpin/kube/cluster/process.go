@@ -31,7 +31,7 @@ func (c *Cluster) begin(program string, args ...string) error {
 	defer log.Close()
 	p := &process{name: name, log: log.Name(), cmd: exec.Command(program, args...), done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = c.dir, log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.SysProcAttr = endWithParent()
 	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
