@@ -38,13 +38,20 @@ var scenarios = []struct {
 	{"a Flink pod starts without a pin, and again from it", flinkPod},
 }
 
-// dryRun has the API server judge what people will apply.
+// dryRun has the API server judge what people will apply. Of the Prometheus
+// Operator's kinds it knows no more than that they exist.
 func dryRun(k *kube, ctx context.Context) string {
+	for _, kind := range []string{"PodMonitor", "PrometheusRule"} {
+		name := strings.ToLower(kind)
+		_, err := k.Kubectl(ctx, strings.NewReplacer("NAME", name, "KIND", kind).Replace(monitoringKind), "apply", "--filename=-")
+		require.NoError(k, err)
+		k.kubectl(ctx, "wait", "--for=condition=Established", "crd/"+name+"s.monitoring.coreos.com", "--timeout=30s")
+	}
 	seen := 0
 	values, err := filepath.Glob(filepath.Join(repository, "charts/chkpin/ci/*.yaml"))
 	require.NoError(k, err)
 	for _, file := range values {
-		text, err := k.Helm(ctx, "", "template", "release", chart, "--namespace", namespace, "--values", file)
+		text, err := k.Helm(ctx, "", "template", "release", chart, "--no-hooks", "--namespace", namespace, "--values", file)
 		require.NoError(k, err)
 		_, err = k.Kubectl(ctx, text, "apply", "--dry-run=server", "--validate=strict", "--namespace", namespace, "--filename=-")
 		require.NoError(k, err, file)
@@ -59,6 +66,20 @@ func dryRun(k *kube, ctx context.Context) string {
 	require.Greater(k, seen, 5)
 	return fmt.Sprintf("%d accepted", seen)
 }
+
+const monitoringKind = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: NAMEs.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: KIND, plural: NAMEs, singular: NAME}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+`
 
 func cronJobFires(k *kube, ctx context.Context) string {
 	warnings := k.install(ctx, "orders", k.values("orders", k.jobManager(), nil))
