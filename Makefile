@@ -10,7 +10,7 @@ CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chk
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
 AZURITE   := $(CACHE)/azurite-3.35.0
 
-.PHONY: build tools test lint check demo e2e fuzz interleavings bench clean airflow kube-tools kube-tools-small chart
+.PHONY: build tools test lint check demo e2e fuzz interleavings bench clean airflow kube-tools kube-tools-small kube chart
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
@@ -34,6 +34,7 @@ lint: ## gofmt, vet and staticcheck, also of the files that only e2e and chart b
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-ed:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e,chart ./...
+	$(GO) vet -tags kube ./cmd/chkpin/kube/...
 	GOOS=darwin $(GO) vet ./blobstore/... ./checkpoint/... ./flinkrest/...
 	$(GO) tool staticcheck -tags e2e,chart ./...
 	$(GO) mod tidy -diff
@@ -66,6 +67,9 @@ $(AIRFLOW)/.installed: manifests/airflow/requirements.lock
 	python3 -m venv --clear $(AIRFLOW)
 	$(AIRFLOW)/bin/pip install --quiet --only-binary :all: --requirement $<
 	touch $@
+
+kube: tools kube-tools ## chkpin in a real cluster on this machine, as root; a table of scenarios
+	$(GO) test -tags kube -count=1 -timeout 30m -v ./cmd/chkpin/kube/
 
 kube-tools: ## a Kubernetes cluster's programs, Helm and kubeconform; 10 minutes of CPU once, then cached
 	$(MAKE) -C cmd/chkpin/kube/tools GO='$(GO)' CACHE='$(CACHE)' all

@@ -55,6 +55,7 @@ var helpers = []string{
 	"blobstore/storetest/faults", "blobstore/storetest/servers", "blobstore/storetest/volumes",
 	"checkpoint/metadata/metadatatest",
 	"cmd/chkpin/bench", "cmd/chkpin/demo", "cmd/chkpin/sample", "cmd/chkpin/e2e",
+	"cmd/chkpin/kube",
 }
 
 func TestArrows(t *testing.T) {

@@ -34,12 +34,13 @@ func main() {
 	flag.IntVar(&b.runs, "runs", 7, "runs of each tick")
 	flag.IntVar(&b.files, "files", 20_000, "files of the first pin")
 	flag.IntVar(&b.fileRuns, "file-runs", 3, "runs of the first pin")
+	flag.IntVar(&b.targets, "targets", 500, "applications of a fleet")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] CHKPIN-BINARY")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if flag.NArg() != 1 || min(b.runs, b.files, b.fileRuns) < 1 {
+	if flag.NArg() != 1 || min(b.runs, b.files, b.fileRuns, b.targets) < 1 {
 		flag.Usage()
 		os.Exit(80)
 	}

@@ -26,13 +26,14 @@ type benchmark struct {
 	runs     int // of each tick
 	files    int // of the first pin
 	fileRuns int
+	targets  int // of a fleet
 	progress func(format string, args ...any)
 
 	small []string // the files of the job's next checkpoint
 }
 
 func (b *benchmark) run(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{b.requests, b.ticks, b.starts, b.firstPin, b.moves, b.listings} {
+	for _, part := range []func(context.Context) error{b.requests, b.ticks, b.starts, b.firstPin, b.moves, b.listings, b.fleetTicks} {
 		if err := part(ctx); err != nil {
 			return err
 		}

@@ -1,0 +1,282 @@
+//go:build kube
+
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chkpin/chkpin/blobstore/storetest/faults"
+	"github.com/chkpin/chkpin/cmd/chkpin/kube/cluster"
+)
+
+// scenarios are shown one after the other; each leaves the cluster to the next.
+var scenarios = []struct {
+	name string
+	run  func(*kube, context.Context) string
+}{
+	{"the strict server takes the chart's examples and the overlays", dryRun},
+	{"the CronJob fires and pins a real Flink", cronJobFires},
+	{"helm test asks doctor", helmTest},
+	{"a JobManager that is down: exit 8, the pin is whole", jobManagerDown},
+	{"a stuck tick is killed by its deadline, the next works", stuckTick},
+	{"two ticks at once: one publishes, the other says so", twoTicks},
+	{"upgrade, rollback and uninstall leave the pin alone", lifeOfARelease},
+	{"a role's projected token is where the SDK looks", projectedToken},
+	{"500 targets in two shards of an Indexed Job, 128Mi each", fleet},
+	{"a Flink pod starts without a pin, and again from it", flinkPod},
+}
+
+// dryRun has the API server judge what people will apply. Of the Prometheus
+// Operator's kinds it knows no more than that they exist.
+func dryRun(k *kube, ctx context.Context) string {
+	for _, kind := range []string{"PodMonitor", "PrometheusRule"} {
+		name := strings.ToLower(kind)
+		_, err := k.Kubectl(ctx, strings.NewReplacer("NAME", name, "KIND", kind).Replace(monitoringKind), "apply", "--filename=-")
+		require.NoError(k, err)
+		k.kubectl(ctx, "wait", "--for=condition=Established", "crd/"+name+"s.monitoring.coreos.com", "--timeout=30s")
+	}
+	seen := 0
+	values, err := filepath.Glob(filepath.Join(repository, "charts/chkpin/ci/*.yaml"))
+	require.NoError(k, err)
+	for _, file := range values {
+		text, err := k.Helm(ctx, "", "template", "release", chart, "--no-hooks", "--namespace", namespace, "--values", file)
+		require.NoError(k, err)
+		_, err = k.Kubectl(ctx, text, "apply", "--dry-run=server", "--validate=strict", "--namespace", namespace, "--filename=-")
+		require.NoError(k, err, file)
+		seen++
+	}
+	overlays, err := filepath.Glob(filepath.Join(repository, "manifests/overlays/*/kustomization.yaml"))
+	require.NoError(k, err)
+	for _, file := range overlays {
+		k.kubectl(ctx, "apply", "--dry-run=server", "--validate=strict", "--namespace", namespace, "--kustomize", filepath.Dir(file))
+		seen++
+	}
+	require.Greater(k, seen, 5)
+	return fmt.Sprintf("%d accepted", seen)
+}
+
+const monitoringKind = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: NAMEs.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: KIND, plural: NAMEs, singular: NAME}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+`
+
+func cronJobFires(k *kube, ctx context.Context) string {
+	warnings := k.install(ctx, "orders", k.values("orders", k.jobManager(), nil))
+	require.NotContains(k, warnings, "PodSecurity")
+	var job string
+	k.wait(ctx, 2*time.Minute, func() bool {
+		job = k.kubectl(ctx, "get", "jobs", "--namespace", namespace, "--output", `jsonpath={.items[?(@.status.succeeded==1)].metadata.name}`)
+		return job != ""
+	})
+	k.kubectl(ctx, "patch", "cronjob", "orders-chkpin", "--namespace", namespace, "--patch", `{"spec":{"suspend":true}}`)
+	job, _, _ = strings.Cut(job, " ")
+	log := k.kubectl(ctx, "logs", "--namespace", namespace, "job/"+job)
+	require.Contains(k, log, "pinned checkpoint")
+	require.FileExists(k, k.pin("orders"))
+	return firstLine(log)
+}
+
+func helmTest(k *kube, ctx context.Context) string {
+	out, err := k.Helm(ctx, "", "test", "orders", "--namespace", namespace, "--logs")
+	require.NoError(k, err)
+	require.Contains(k, out, "Succeeded")
+	return "Succeeded"
+}
+
+func jobManagerDown(k *kube, ctx context.Context) string {
+	before := k.read(k.pin("orders"))
+	k.install(ctx, "down", k.values("orders", "http://"+cluster.Gateway+":1", settings{"tolerate": nil, "jobmanager-timeout": "2s"}))
+	tick := k.tick(ctx, "down")
+	require.Equal(k, 8, tick.exit, tick.log)
+	require.Equal(k, before, k.read(k.pin("orders")))
+	k.uninstall(ctx, "down")
+	return firstLine(tick.log)
+}
+
+func stuckTick(k *kube, ctx context.Context) string {
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer silent.Close()
+	values := k.values("orders", k.forward(silent.URL), settings{"jobmanager-timeout": "10m", "timeout": "4s"})
+	values["cronjob"] = map[string]any{"suspend": true, "activeDeadlineSeconds": 5}
+	k.install(ctx, "stuck", values)
+	job := k.start(ctx, "stuck")
+	began := time.Now()
+	k.ended(ctx, job)
+	took := time.Since(began)
+	why := k.kubectl(ctx, "get", "job", job, "--namespace", namespace, "--output", `jsonpath={.status.conditions[?(@.type=="Failed")].reason}`)
+	require.Equal(k, "DeadlineExceeded", why)
+	tick := k.tick(ctx, "orders")
+	require.Zero(k, tick.exit, tick.log)
+	k.uninstall(ctx, "stuck")
+	return fmt.Sprintf("%s after %.0f s; then: %s", why, took.Seconds(), firstLine(tick.log))
+}
+
+func twoTicks(k *kube, ctx context.Context) string {
+	// Slow storage has both look before one has published.
+	slow := faults.Start(k, k.s3.URL)
+	slow.Latency = 500 * time.Millisecond
+	k.install(ctx, "race", k.values("race", k.jobManager(), settings{"s3-endpoint": k.forward(slow.URL)}))
+	first, second := k.start(ctx, "race"), k.start(ctx, "race")
+	var published, said int
+	var lines []string
+	for _, job := range []string{first, second} {
+		k.ended(ctx, job)
+		tick := k.result(ctx, job)
+		lines = append(lines, firstLine(tick.log))
+		switch {
+		case tick.exit == 0 && strings.Contains(tick.log, "pinned checkpoint"):
+			published++
+		case tick.exit == 6, tick.exit == 0 && strings.Contains(tick.log, "unchanged"):
+			said++
+		}
+	}
+	assert.GreaterOrEqual(k, published, 1, lines)
+	require.Equal(k, 2, published+said, lines)
+	require.FileExists(k, k.pin("race"))
+	tick := k.tick(ctx, "race")
+	require.Zero(k, tick.exit, tick.log)
+	k.uninstall(ctx, "race")
+	return strings.Join(lines, " / ")
+}
+
+func lifeOfARelease(k *kube, ctx context.Context) string {
+	before := k.read(k.pin("orders"))
+	values := k.values("orders", k.jobManager(), settings{"keep": 5})
+	values["labels"] = map[string]any{"team": "orders"}
+	k.install(ctx, "orders", values)
+	require.Contains(k, k.kubectl(ctx, "get", "cronjob", "orders-chkpin", "--namespace", namespace, "--output=yaml"), "CHKPIN_KEEP")
+	_, err := k.Helm(ctx, "", "rollback", "orders", "--namespace", namespace, "--wait")
+	require.NoError(k, err)
+	require.NotContains(k, k.kubectl(ctx, "get", "cronjob", "orders-chkpin", "--namespace", namespace, "--output=yaml"), "CHKPIN_KEEP")
+	k.uninstall(ctx, "orders")
+	require.Equal(k, before, k.read(k.pin("orders")), "the pin")
+	return "the pin has the same bytes"
+}
+
+// projectedToken plays the webhook of IRSA, which mounts a token and names it in
+// the environment, and the service that takes such tokens.
+func projectedToken(k *kube, ctx context.Context) string {
+	const role = "arn:aws:iam::123456789012:role/chkpin"
+	var audience atomic.Value
+	sts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("Action") == "AssumeRoleWithWebIdentity" && r.FormValue("RoleArn") == role {
+			audience.Store(claims(r.FormValue("WebIdentityToken")))
+		}
+		fmt.Fprintf(w, `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>`+
+			`<Credentials><AccessKeyId>%s</AccessKeyId><SecretAccessKey>%s</SecretAccessKey><SessionToken></SessionToken><Expiration>%s</Expiration></Credentials>`+
+			`</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`,
+			k.s3.AccessKey, k.s3.SecretKey, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	}))
+	defer sts.Close()
+	values := k.values("irsa", k.jobManager(), nil)
+	values["env"] = []any{
+		env("AWS_ROLE_ARN", role),
+		env("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/secrets/eks.amazonaws.com/serviceaccount/token"),
+		env("AWS_ENDPOINT_URL_STS", k.forward(sts.URL)),
+	}
+	values["serviceAccount"] = map[string]any{"annotations": map[string]any{"eks.amazonaws.com/role-arn": role}}
+	values["volumes"] = []any{map[string]any{"name": "aws-iam-token", "projected": map[string]any{"sources": []any{
+		map[string]any{"serviceAccountToken": map[string]any{"audience": "sts.amazonaws.com", "expirationSeconds": 3600, "path": "token"}},
+	}}}}
+	values["volumeMounts"] = []any{map[string]any{
+		"name": "aws-iam-token", "mountPath": "/var/run/secrets/eks.amazonaws.com/serviceaccount", "readOnly": true,
+	}}
+	k.install(ctx, "irsa", values)
+	tick := k.tick(ctx, "irsa")
+	require.Zero(k, tick.exit, tick.log)
+	require.FileExists(k, k.pin("irsa"))
+	got, _ := audience.Load().(tokenClaims)
+	require.Equal(k, tokenClaims{[]string{"sts.amazonaws.com"}, "system:serviceaccount:" + namespace + ":irsa-chkpin"}, got)
+	k.uninstall(ctx, "irsa")
+	return got.Subject + " for " + got.Audience[0]
+}
+
+// tokenClaims are what a cloud looks at in a service account's token.
+type tokenClaims struct {
+	Audience []string `json:"aud"`
+	Subject  string   `json:"sub"`
+}
+
+func firstLine(text string) string {
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "{") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return strings.TrimSpace(text)
+}
+
+func (k *kube) read(file string) string {
+	k.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(k, err)
+	return string(text)
+}
+
+func env(name, value string) map[string]any { return map[string]any{"name": name, "value": value} }
+
+// fleet pins 500 applications. One JobManager serves for all of them.
+func fleet(k *kube, ctx context.Context) string {
+	const targets, shards = 500, 2
+	values := k.values("", "", settings{"parallel": 16})
+	var applications []any
+	for i := range targets {
+		applications = append(applications, map[string]any{
+			"name": fmt.Sprintf("app-%03d", i), "app": fmt.Sprintf("s3://%s/fleet/app-%03d", bucket, i), "jobmanager": k.jobManager(),
+		})
+	}
+	delete(values, "app")
+	delete(values, "jobmanager")
+	values["mode"], values["applications"] = "fleet", applications
+	values["fleet"] = map[string]any{"shards": shards}
+	k.install(ctx, "fleet", values)
+	name := strings.TrimPrefix(strings.TrimSpace(k.kubectl(ctx, "get", "cronjobs", "--namespace", namespace,
+		"--selector", "app.kubernetes.io/instance=fleet", "--output=name")), "cronjob.batch/")
+	var took []string
+	for range 2 {
+		began := time.Now()
+		job := k.startFrom(ctx, name)
+		k.ended(ctx, job)
+		took = append(took, fmt.Sprintf("%.0f s", time.Since(began).Seconds()))
+		log := k.kubectl(ctx, "logs", "--namespace", namespace, "--selector", "job-name="+job, "--tail=3")
+		done := k.kubectl(ctx, "get", "job", job, "--namespace", namespace, "--output", "jsonpath={.status.succeeded}")
+		require.Equal(k, fmt.Sprint(shards), done, log)
+	}
+	pins, err := filepath.Glob(filepath.Join(k.s3.Dir, bucket, "fleet/*/last-state/_metadata"))
+	require.NoError(k, err)
+	require.Len(k, pins, targets)
+	k.uninstall(ctx, "fleet")
+	return fmt.Sprintf("first ticks %s, the next %s", took[0], took[1])
+}
+
+// claims reads a token without looking at its signature.
+func claims(token string) (c tokenClaims) {
+	parts := strings.Split(token, ".")
+	if len(parts) == 3 {
+		if text, err := decodeSegment(parts[1]); err == nil {
+			_ = json.Unmarshal(text, &c) // what does not parse has no claims
+		}
+	}
+	return c
+}
