@@ -34,6 +34,10 @@ type Options struct {
 	// NoPutBesideDelete: a Put can fail while a Delete empties its folder.
 	NoPutBesideDelete bool
 
+	// LooseTags: who reads an object that is replaced at that moment may be told
+	// the tag of the other version.
+	LooseTags bool
+
 	// Breaks names promises, by their sentences, that the store is known to break.
 	Breaks []string
 
