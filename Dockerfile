@@ -26,6 +26,7 @@ LABEL org.opencontainers.image.title="chkpin" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
-COPY --from=build /chkpin /chkpin
+# Not at /chkpin, where init containers have the volume that they share.
+COPY --from=build /chkpin /bin/chkpin
 USER 65532:65532
-ENTRYPOINT ["/chkpin"]
+ENTRYPOINT ["/bin/chkpin"]

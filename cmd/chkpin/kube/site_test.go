@@ -56,6 +56,8 @@ func startSite(k *kube, ctx context.Context) string {
 	require.NoError(k, err)
 	k.plugins, err = k.lab.Plugin(ctx, "flink-s3-fs-hadoop", release)
 	require.NoError(k, err)
+	conf := flinkS3(k.s3.URL, k.s3)
+	conf["execution.checkpointing.num-retained"] = "30" // ticks on slow storage are part of what is shown
 	c, err := k.lab.Start(lab.Options{
 		Distribution: k.flink,
 		Dir:          filepath.Join(k.dir, "flink"),
@@ -63,7 +65,7 @@ func startSite(k *kube, ctx context.Context) string {
 		Checkpoints:  "s3://" + bucket + "/checkpoints",
 		Interval:     2 * time.Second,
 		Plugins:      k.plugins,
-		Conf:         flinkS3(k.s3.URL, k.s3),
+		Conf:         conf,
 	})
 	require.NoError(k, err)
 	k.Cleanup(c.Stop)
