@@ -26,7 +26,7 @@ const flinkImage = "localhost/flink:" + release
 func flinkPod(k *kube, ctx context.Context) string {
 	buildFlink(k, ctx)
 	rest, rpc := port(k), port(k)
-	k.kubectl(ctx, "create", "namespace", "flink")
+	k.kubectl(ctx, "create", "namespace", "jobs")
 	_, err := k.Kubectl(ctx, k.deployment(rest, rpc), "apply", "--filename=-")
 	require.NoError(k, err)
 	address := fmt.Sprintf("http://127.0.0.1:%d", rest)
@@ -41,12 +41,12 @@ func flinkPod(k *kube, ctx context.Context) string {
 	require.Zero(k, tick.exit, tick.log)
 
 	// What Flink wrote goes away with its job; only the pin remains.
-	k.kubectl(ctx, "scale", "deployment/orders", "--namespace=flink", "--replicas=0")
-	k.kubectl(ctx, "wait", "pods", "--namespace=flink", "--selector=app=orders", "--for=delete", "--timeout=90s")
+	k.kubectl(ctx, "scale", "deployment/orders", "--namespace=jobs", "--replicas=0")
+	k.kubectl(ctx, "wait", "pods", "--namespace=jobs", "--selector=app=orders", "--for=delete", "--timeout=90s")
 	folder := filepath.Join(k.s3.Dir, bucket, "pod-checkpoints", first)
 	require.DirExists(k, folder)
 	require.NoError(k, os.RemoveAll(folder))
-	k.kubectl(ctx, "scale", "deployment/orders", "--namespace=flink", "--replicas=1")
+	k.kubectl(ctx, "scale", "deployment/orders", "--namespace=jobs", "--replicas=1")
 	second, stats := k.runningJob(ctx, client, first)
 	require.NotNil(k, stats.Restored)
 	require.Contains(k, string(stats.Restored.ExternalPath), "s3://"+bucket+"/pod/last-state")
@@ -55,7 +55,7 @@ func flinkPod(k *kube, ctx context.Context) string {
 	require.Zero(k, tick.exit, tick.log)
 	require.Contains(k, tick.log, "pinned checkpoint", "the lineage goes on")
 	k.uninstall(ctx, "pod")
-	k.kubectl(ctx, "delete", "namespace", "flink", "--timeout=60s")
+	k.kubectl(ctx, "delete", "namespace", "jobs", "--timeout=60s")
 	return fmt.Sprintf("job %s… started empty, job %s… from checkpoint %d of the pin, and is pinned on", first[:6], second[:6], stats.Restored.ID)
 }
 
@@ -146,7 +146,7 @@ func (k *kube) deployment(rest, rpc int) string {
 
 const flinkManifest = `apiVersion: v1
 kind: ConfigMap
-metadata: {name: orders, namespace: flink}
+metadata: {name: orders, namespace: jobs}
 data:
   config.yaml: |
 CONF
@@ -160,7 +160,7 @@ CONF
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: orders, namespace: flink}
+metadata: {name: orders, namespace: jobs}
 spec:
   strategy: {type: Recreate}
   selector: {matchLabels: {app: orders}}

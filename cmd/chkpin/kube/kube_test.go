@@ -101,7 +101,7 @@ func (k *kube) print() {
 	k.Logf("scenarios\n%s", b.String())
 }
 
-// up starts the cluster, with a namespace whose pods must be restricted.
+// up starts the cluster, with namespaces whose pods must be restricted.
 func up(k *kube, ctx context.Context) string {
 	archive := filepath.Join(k.dir, "pause.tar")
 	require.NoError(k, k.images.Busybox(ctx, cluster.PauseImage, `--entrypoint=["/bin/sleep","2147483647"]`))
@@ -111,8 +111,10 @@ func up(k *kube, ctx context.Context) string {
 	k.Cluster = c
 	k.Cleanup(func() { require.NoError(k, c.Stop()) })
 	require.NoError(k, c.Import(ctx, archive))
-	k.kubectl(ctx, "create", "namespace", namespace)
-	k.kubectl(ctx, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/warn=restricted")
+	for _, name := range []string{namespace, "orders", "flink"} { // the latter are the overlays'
+		k.kubectl(ctx, "create", "namespace", name)
+		k.kubectl(ctx, "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/warn=restricted")
+	}
 	return strings.TrimSpace(k.kubectl(ctx, "get", "nodes", "--no-headers"))
 }
 

@@ -60,7 +60,7 @@ func dryRun(k *kube, ctx context.Context) string {
 	overlays, err := filepath.Glob(filepath.Join(repository, "manifests/overlays/*/kustomization.yaml"))
 	require.NoError(k, err)
 	for _, file := range overlays {
-		k.kubectl(ctx, "apply", "--dry-run=server", "--validate=strict", "--namespace", namespace, "--kustomize", filepath.Dir(file))
+		k.kubectl(ctx, "apply", "--dry-run=server", "--validate=strict", "--kustomize", filepath.Dir(file))
 		seen++
 	}
 	require.Greater(k, seen, 5)
