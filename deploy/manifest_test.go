@@ -42,6 +42,8 @@ flinkProperties:
 
 	m.Meta.Version = 2
 	assert.Equal(t, "s3://b/checkpoints/orders/2", m.Versioned().Properties["state.checkpoints.dir"], "it is started with the folders of its version")
+	assert.Equal(t, "s3://b/checkpoints/orders/2", m.Versioned().Properties["execution.checkpointing.dir"], "or the cluster's own setting of that name would win")
+	assert.NotContains(t, m.Properties, "execution.checkpointing.dir")
 	assert.Equal(t, "s3://b/checkpoints/orders", m.Properties["state.checkpoints.dir"])
 }
 

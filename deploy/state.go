@@ -65,8 +65,9 @@ func (m *Manifest) Place(state blobstore.URI) error {
 }
 
 // Versioned is the manifest that the job is started with: its folders are those
-// of its version. Stored manifests name the folders of all versions, as
-// flink-sql-runner's do.
+// of its version, under the old name and the new one, so that a name in the
+// cluster's own configuration never wins. Stored manifests name the folders of all
+// versions, once, as flink-sql-runner's do.
 func (m Manifest) Versioned() Manifest {
 	properties := make(map[string]string, len(m.Properties))
 	for key, value := range m.Properties {
@@ -74,8 +75,9 @@ func (m Manifest) Versioned() Manifest {
 	}
 	m.Properties = properties
 	for _, f := range []folderSetting{checkpointsSetting, savepointsSetting} {
-		if key, folder, err := f.of(m); err == nil && !folder.IsZero() {
-			m.Properties[key] = folder.Join(strconv.Itoa(m.Meta.Version)).String()
+		if _, folder, err := f.of(m); err == nil && !folder.IsZero() {
+			version := folder.Join(strconv.Itoa(m.Meta.Version)).String()
+			m.Properties[f.old], m.Properties[f.new] = version, version
 		}
 	}
 	return m
