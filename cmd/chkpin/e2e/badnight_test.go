@@ -135,10 +135,10 @@ type found struct {
 	Restorable   bool   `json:"restorable"`
 }
 
-// list runs chkpin list on a folder.
+// list runs chkpin list on a folder, for what restores: on S3 the folder markers of Flink outlive what lay in them.
 func (s *story) list(ctx context.Context, folder blobstore.URI) (all []found) {
 	s.Helper()
-	for line := range strings.Lines(s.chkpin(ctx, exitDone, "list", folder.String(), "--output", "json")) {
+	for line := range strings.Lines(s.chkpin(ctx, exitDone, "list", folder.String(), "--restorable", "--output", "json")) {
 		var one found
 		require.NoError(s, json.Unmarshal([]byte(line), &one), line)
 		all = append(all, one)
