@@ -141,7 +141,7 @@ func (k *kube) deployment(rest, rpc int) string {
 	}
 	return strings.NewReplacer("CONF", strings.TrimRight(lines.String(), "\n"), "FLINK", flinkImage, "CHKPIN", image+"-amd64",
 		"CLASS", job.Class, "ARGS", strings.Join(sizes.Args(), `", "`), "APP", "s3://"+bucket+"/pod",
-		"ENDPOINT", k.s3.URL, "ACCESS", k.s3.AccessKey, "SECRET", k.s3.SecretKey).Replace(flinkManifest)
+		"ENDPOINT", k.s3.URL, "the-id", k.s3.AccessKey, "the-key", k.s3.SecretKey).Replace(flinkManifest)
 }
 
 const flinkManifest = `apiVersion: v1
@@ -177,7 +177,7 @@ spec:
           image: CHKPIN
           imagePullPolicy: Never
           args: [resolve, --allow-first-start, --output-file=/chkpin/args, APP, --s3-endpoint=ENDPOINT, --s3-path-style, --s3-region=us-east-1]
-          env: [{name: AWS_ACCESS_KEY_ID, value: ACCESS}, {name: AWS_SECRET_ACCESS_KEY, value: SECRET}]
+          env: [{name: AWS_ACCESS_KEY_ID, value: the-id}, {name: AWS_SECRET_ACCESS_KEY, value: the-key}]
           volumeMounts: [{name: chkpin, mountPath: /chkpin}]
       containers:
         - name: jobmanager
