@@ -32,6 +32,7 @@ type deployed struct {
 type deployment struct {
 	*story
 	cluster *lab.Cluster
+	launch  []string // the command that starts the job
 	query   string
 	setting int // changed to change the manifest alone
 
@@ -42,16 +43,14 @@ type deployment struct {
 func (d *deployment) deployArgs(more ...string) []string {
 	d.Helper()
 	file := filepath.Join(d.dir, "pinned-state.yaml")
-	text := fmt.Sprintf("name: pinned-state\nsql: %s\nflinkProperties:\n  execution.checkpointing.tolerable-failed-checkpoints: %d\n", d.query, d.setting)
+	text := fmt.Sprintf("name: pinned-state\ntarget-table: counts\nsql: %s\nflinkProperties:\n  execution.checkpointing.tolerable-failed-checkpoints: %d\n", d.query, d.setting)
 	require.NoError(d, os.WriteFile(file, []byte(text), 0o666))
 	args := []string{"deploy", "--job-config-path", file, "--manifests", d.root.Join("manifests").String(),
 		"--state", d.root.String(), "--jobmanager", d.cluster.URL}
 	return append(args, more...)
 }
 
-func (d *deployment) command() []string {
-	return append([]string{"--", d.cluster.CLI, "run", "-d", "{properties}", "{restore}", "-c", job.Class, d.jar}, sizes.Args()...)
-}
+func (d *deployment) command() []string { return append([]string{"--"}, d.launch...) }
 
 func (d *deployment) deploy(ctx context.Context, wantExit int) (result deployed) {
 	d.Helper()
@@ -117,6 +116,7 @@ func deployWalksTheGraph(s *story) {
 	s.step("new job, then the same", func(ctx context.Context) string {
 		d.cluster = s.startAs(func(o *lab.Options) { o.Job = lab.Job{} })
 		require.NoError(s, d.cluster.WaitReady(ctx))
+		d.launch = append([]string{d.cluster.CLI, "run", "-d", "{properties}", "{restore}", "-c", job.Class, s.jar}, sizes.Args()...)
 		d.decides(ctx, "clean", 1)
 		s.waitFilled(ctx, d.cluster)
 		d.decides(ctx, "nothing", 1)

@@ -52,6 +52,14 @@ func (c cell) pluginVersion(kind storage) string {
 	return "1.20.1"
 }
 
+// sqlClientVersion is the version of the SQL client for the cell, likewise.
+func (c cell) sqlClientVersion() string {
+	if c.release == "1.20.5" {
+		return "1.20.0"
+	}
+	return c.release
+}
+
 var cells = []cell{
 	{"1.14.6", "rocksdb", volume},
 	{"1.15.4", "rocksdb", volume},
@@ -108,6 +116,7 @@ var stories = []struct {
 	{"TicksBearStaleStatistics", ticksBearStaleStatistics, on("hashmap", volume), anywhere},
 	{"TransitionMakesWay", transitionMakesWay, on("hashmap", volume), nowhere},
 	{"DeployWalksTheGraph", deployWalksTheGraph, on("hashmap", volume), nowhere},
+	{"DeployOfSQL", deployOfSQL, on("hashmap", volume), nowhere},
 }
 
 func anywhere(cell) bool { return true }

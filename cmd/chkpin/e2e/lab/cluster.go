@@ -55,6 +55,9 @@ type Options struct {
 	// Plugins is the folder of Flink's plugins, one folder for each ([Lab.Plugin]). Empty: no plugins.
 	Plugins string
 
+	// SQLClient is the folder of the SQL client's jars ([Lab.SQLClient]). Empty: no SQL client.
+	SQLClient string
+
 	// Env is added to the environment of both processes, as NAME=value.
 	Env []string
 }
@@ -76,6 +79,9 @@ type Cluster struct {
 
 	// CLI is the path of a program that is the flink command of the distribution, for this cluster.
 	CLI string
+
+	// SQLClient is the path of a program that is sql-client.sh, for this cluster. It is there if [Options].SQLClient is.
+	SQLClient string
 
 	session     bool
 	http        http.Client
@@ -100,6 +106,7 @@ const (
 	sessionClass     = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 	taskManagerClass = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 	cliClass         = "org.apache.flink.client.cli.CliFrontend"
+	sqlClientClass   = "org.apache.flink.table.client.SqlClient"
 )
 
 // openedPackages are the parts of java.base that Flink or its libraries reach into by reflection.
@@ -177,6 +184,14 @@ func (l Lab) start(o Options) (*Cluster, error) {
 	if err := writeCommand(cli, environment, append(slices.Clone(jvm), cliClass)); err != nil {
 		return nil, err
 	}
+	sqlClient := filepath.Join(o.Dir, "sql-client")
+	if o.SQLClient != "" {
+		// Of two -cp the JVM takes the last.
+		command := append(slices.Clone(jvm), "-cp", o.Distribution.classpath(filepath.Join(o.SQLClient, "*")), sqlClientClass)
+		if err := writeCommand(sqlClient, environment, command); err != nil {
+			return nil, err
+		}
+	}
 
 	entry := []string{sessionClass, "--configDir", conf}
 	if o.Job.Jar != "" {
@@ -196,6 +211,7 @@ func (l Lab) start(o Options) (*Cluster, error) {
 		URL:         fmt.Sprintf("http://127.0.0.1:%d", restPort),
 		ConfDir:     conf,
 		CLI:         cli,
+		SQLClient:   sqlClient,
 		session:     o.Job.Jar == "",
 		http:        http.Client{Timeout: 10 * time.Second},
 		jobManager:  jobManager,

@@ -35,7 +35,7 @@ type Lab struct {
 	// 2.3.0: those before 1.18 do not support it, but run on it as the lab starts them.
 	Java, Javac, Python string
 
-	// Maven is the path of mvn, empty where it is not installed: only [Lab.Plugin] needs it.
+	// Maven is the path of mvn, empty where it is not installed: only [Lab.Plugin] and [Lab.SQLClient] need it.
 	Maven string
 }
 

@@ -97,20 +97,36 @@ func (c *Cluster) WaitLines(ctx context.Context, text string, n int) error {
 	})
 }
 
-func (c *Cluster) checkpoints(ctx context.Context) (completed int, latest Checkpoint, err error) {
+// Restored asks the JobManager which checkpoint or savepoint the job was restored from: nil if it began without state.
+// It is known once the job has completed a checkpoint.
+func (c *Cluster) Restored(ctx context.Context) (*Checkpoint, error) {
+	statistics, err := c.statistics(ctx)
+	return statistics.Latest.Restored, err
+}
+
+// statistics are the JobManager's on the checkpoints of a job.
+type statistics struct {
+	Counts struct {
+		Completed int `json:"completed"`
+	} `json:"counts"`
+	Latest struct {
+		Completed *Checkpoint `json:"completed"`
+		Restored  *Checkpoint `json:"restored"`
+	} `json:"latest"`
+}
+
+func (c *Cluster) statistics(ctx context.Context) (answer statistics, err error) {
 	job, err := c.Job(ctx)
 	if err != nil {
-		return 0, Checkpoint{}, err
+		return answer, err
 	}
-	var statistics struct {
-		Counts struct {
-			Completed int `json:"completed"`
-		} `json:"counts"`
-		Latest struct {
-			Completed *Checkpoint `json:"completed"`
-		} `json:"latest"`
-	}
-	if err := c.call(ctx, http.MethodGet, "/jobs/"+job.ID+"/checkpoints", &statistics); err != nil {
+	err = c.call(ctx, http.MethodGet, "/jobs/"+job.ID+"/checkpoints", &answer)
+	return answer, err
+}
+
+func (c *Cluster) checkpoints(ctx context.Context) (completed int, latest Checkpoint, err error) {
+	statistics, err := c.statistics(ctx)
+	if err != nil {
 		return 0, Checkpoint{}, err
 	}
 	if statistics.Latest.Completed != nil {
