@@ -135,7 +135,7 @@ type found struct {
 	Restorable   bool   `json:"restorable"`
 }
 
-// list runs chkpin list on a folder, for what restores: on S3 the folder markers of Flink outlive what lay in them.
+// list runs chkpin list on a folder, for what restores: on S3 an emptied folder may still be listed.
 func (s *story) list(ctx context.Context, folder blobstore.URI) (all []found) {
 	s.Helper()
 	for line := range strings.Lines(s.chkpin(ctx, exitDone, "list", folder.String(), "--restorable", "--output", "json")) {
