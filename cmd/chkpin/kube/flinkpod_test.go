@@ -86,6 +86,8 @@ mkdir -p "$1/opt/flink/plugins" "$1/opt/flink/conf" "$1/lib64"
 cp -r "$2" "$1/opt/flink/lib"
 cp -r "$3/." "$1/opt/flink/plugins/"
 cp "$4" "$1/opt/flink/lib/job.jar"
+mkdir -p "$1/etc"
+echo 'flink:x:9999:9999::/opt/flink:/bin/sh' >> "$1/etc/passwd" # Hadoop's login asks for the user's name
 for f in $(find "$1/opt/java" -name '*.so') "$1/opt/java/bin/java"; do ldd "$f" 2>/dev/null || true; done |
 	sed -n 's|.*[[:space:]]\(/[^ ]*\) (0x.*|\1|p' | sort -u | grep -v "^$1" | while read -r lib; do
 	mkdir -p "$1$(dirname "$lib")"; cp -L "$lib" "$1$lib"; done
