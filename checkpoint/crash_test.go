@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,6 +308,37 @@ func TestAKilledCollectionIsOutlived(t *testing.T) {
 	_, err = GC(t.Context(), store, x.app, GCOptions{Delete: true, Now: clock.Now().Add(25 * time.Hour)})
 	require.NoError(t, err)
 	require.Empty(t, unknownTo(t, store, x.app))
+}
+
+// A collection may end between a tick's listing, which shows it at work, and the
+// tick's look at what it has announced. What it has deleted stands in the listing
+// still, so the tick starts again.
+func TestACollectionThatEndsMeanwhileIsNoticed(t *testing.T) {
+	x := newLab(t, 4)
+	x.job.completes(5)
+	l := LayoutOf(app)
+	before := below(t, x.store, l.State)
+	announcement := l.State.Join(announcementPrefix + "0")
+	require.NoError(t, announce(t.Context(), x.store, announcement, []string{"a file that nobody names"}))
+
+	ended := false
+	store := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
+		if op == "open" && u.Same(announcement) && !ended {
+			ended = true
+			copied := slices.DeleteFunc(below(t, x.store, l.State), func(u blobstore.URI) bool {
+				return slices.ContainsFunc(append(before, announcement), u.Same)
+			})
+			require.NotEmpty(t, copied)
+			remove(t, x.store, copied[0])
+			remove(t, x.store, announcement)
+		}
+		return do()
+	})
+	p, err := Pin(t.Context(), store, app, x.job, PinOptions{Sleep: noSleep})
+	require.NoError(t, err)
+	require.True(t, ended)
+	require.Equal(t, ResultPinned, p.Result)
+	x.job.requireRestores(app, 5)
 }
 
 // A writer on a volume that is killed in the middle of a file leaves that under
