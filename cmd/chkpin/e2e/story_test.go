@@ -19,7 +19,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chkpin/chkpin/blobstore"
@@ -29,9 +28,6 @@ import (
 
 // stepTimeout bounds each step. Steps take seconds; a cluster on a loaded machine was seen to take a minute.
 const stepTimeout = 4 * time.Minute
-
-// sizes put every operator subtask above the 20 KB up to which Flink keeps state inside _metadata.
-var sizes = job.Options{Keys: 200, BlobBytes: 1000, ListElements: 2700, PaceMillis: 2}
 
 // A story is what happens to one application in one cell: one place for all its runs, and one cluster after the
 // other.
@@ -47,7 +43,8 @@ type story struct {
 	flink   lab.Distribution
 	plugins string
 	jar     string
-	dir     string // the clusters' own folders
+	options job.Options // what the job is started with
+	dir     string      // the clusters' own folders
 	runs    int
 
 	latest *lab.Cluster
@@ -56,7 +53,7 @@ type story struct {
 // newStory fetches what the cell needs and makes the empty place.
 func newStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *story {
 	dir := t.TempDir()
-	s := &story{T: t, place: newPlace(t, c.storage, dir), cell: c, lab: l, binary: chkpin, table: table, dir: dir}
+	s := &story{T: t, place: newPlace(t, c.storage, dir), cell: c, lab: l, binary: chkpin, table: table, dir: dir, options: job.InFiles()}
 	t.Cleanup(s.explain)
 	s.step("fetch Flink, compile the job", func(ctx context.Context) string {
 		var err error
@@ -124,7 +121,7 @@ func (s *story) startAs(change func(*lab.Options)) *lab.Cluster {
 	return cluster
 }
 
-func (s *story) job() lab.Job { return lab.Job{Jar: s.jar, Class: job.Class, Args: sizes.Args()} }
+func (s *story) job() lab.Job { return lab.Job{Jar: s.jar, Class: job.Class, Args: s.options.Args()} }
 
 // explain shows the end of what the latest cluster logged, if the story failed.
 func (s *story) explain() {
@@ -174,7 +171,7 @@ func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
 	for {
 		latest, err := cluster.WaitCheckpoints(ctx, 1)
 		require.NoError(s, err)
-		if s.report(cluster).Checkpoints[latest.ID].Held.Keys == sizes.Keys {
+		if s.report(cluster).Checkpoints[latest.ID].Held.Keys == s.options.Keys {
 			return
 		}
 	}
@@ -184,9 +181,10 @@ func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
 // is a key without state a loss when it is met after a restore.
 func (s *story) heldAt(cluster *lab.Cluster, checkpoint int64) job.Tally {
 	s.Helper()
-	snapshot := s.report(cluster).Checkpoints[checkpoint]
-	require.Equal(s, 2, snapshot.Subtasks, "ledger subtasks that logged checkpoint %d", checkpoint)
-	require.Equal(s, sizes.Keys, snapshot.Held.Keys, "keys at checkpoint %d", checkpoint)
+	report := s.report(cluster)
+	snapshot := report.Checkpoints[checkpoint]
+	require.Equal(s, report.Parallelism, snapshot.Subtasks, "ledger subtasks that logged checkpoint %d", checkpoint)
+	require.Equal(s, s.options.Keys, snapshot.Held.Keys, "keys at checkpoint %d", checkpoint)
 	return snapshot.Held
 }
 
@@ -194,29 +192,21 @@ func (s *story) heldAt(cluster *lab.Cluster, checkpoint int64) job.Tally {
 // earlier run held at the checkpoint.
 func (s *story) requireRestored(ctx context.Context, cluster *lab.Cluster, checkpoint int64, held job.Tally) {
 	s.Helper()
+	s.requireRestoredAs(ctx, cluster, job.Restore{Checkpoint: checkpoint, Held: held, Options: s.options})
+}
+
+// requireRestoredAs does that for any restore.
+func (s *story) requireRestoredAs(ctx context.Context, cluster *lab.Cluster, want job.Restore) {
+	s.Helper()
 	_, err := cluster.WaitRunning(ctx)
 	require.NoError(s, err)
 	report := s.report(cluster)
-	latest := report.Latest()
-	for latest.Found.Keys+latest.Missing < sizes.Keys || latest.Timers < latest.Found.Keys {
+	for !report.Settled(want) {
 		_, err := cluster.WaitCheckpoints(ctx, 1)
-		require.NoError(s, err, "waiting until the job has met all keys and timers: %+v", latest)
+		require.NoError(s, err, "waiting until the job has met all keys, timers and what was in flight; so far: %v", report.Check(want))
 		report = s.report(cluster)
-		latest = report.Latest()
 	}
-
-	assert.Zero(s, report.Empty, "operators that started without state")
-	assert.Equal(s, 4, report.Restored, "restored subtasks, two of each operator with state")
-	assert.Equal(s, []int64{checkpoint}, report.From, "checkpoints that wrote the operator state")
-	assert.Equal(s, sizes.AllElements(), report.Elements, "elements of operator list state")
-	assert.Equal(s, []job.Tally{held, held}, report.Expected, "union state, as both subtasks read it")
-	assert.Equal(s, held, latest.Found, "keyed state")
-	assert.Equal(s, held.Keys, latest.Timers, "restored timers that fired")
-	assert.Zero(s, latest.Missing, "keys without state")
-	assert.Zero(s, latest.BadBlobs, "keys with the blob of another count")
-	assert.Zero(s, latest.BadMaps, "keys with the positions of another count")
-	assert.Zero(s, latest.Gaps, "numbers lost or repeated")
-	require.False(s, s.Failed(), "the restored state is not that of checkpoint %d", checkpoint)
+	require.NoError(s, report.Check(want), "the restored state is not that of checkpoint %d", want.Checkpoint)
 }
 
 // copyMetadataAlone does what the popular script does: it copies the newest checkpoint's _metadata, and nothing

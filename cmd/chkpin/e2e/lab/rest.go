@@ -17,8 +17,9 @@ type RunningJob struct {
 	Name  string `json:"name"`
 	State string `json:"state"`
 	Tasks struct {
-		Total   int `json:"total"`
-		Running int `json:"running"`
+		Total    int `json:"total"`
+		Running  int `json:"running"`
+		Finished int `json:"finished"`
 	} `json:"tasks"`
 }
 
@@ -54,13 +55,13 @@ func (c *Cluster) Job(ctx context.Context) (RunningJob, error) {
 	return jobs[0], nil
 }
 
-// WaitRunning waits until every task of the job runs, which they do once their state is restored. If the
-// cluster ends instead, the error is an *EndedError.
+// WaitRunning waits until every task of the job runs, which they do once their state is restored, or has finished
+// while others run. If the cluster ends instead, the error is an *EndedError.
 func (c *Cluster) WaitRunning(ctx context.Context) (RunningJob, error) {
 	var job RunningJob
 	err := c.poll(ctx, "the job to run", func() (done bool, err error) {
 		job, err = c.Job(ctx)
-		return job.State == "RUNNING" && job.Tasks.Total > 0 && job.Tasks.Running == job.Tasks.Total, err
+		return job.State == "RUNNING" && job.Tasks.Running > 0 && job.Tasks.Running+job.Tasks.Finished == job.Tasks.Total, err
 	})
 	return job, err
 }
