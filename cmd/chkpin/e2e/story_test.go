@@ -43,9 +43,11 @@ type story struct {
 	flink   lab.Distribution
 	plugins string
 	jar     string
-	options job.Options // what the job is started with
-	dir     string      // the clusters' own folders
+	options job.Options        // what the job is started with
+	base    func(*lab.Options) // what all clusters of the story have
+	dir     string             // the clusters' own folders
 	runs    int
+	failure string // the first, in one line
 
 	latest *lab.Cluster
 }
@@ -76,6 +78,25 @@ func (s *story) fetchPlugin(ctx context.Context) {
 	var err error
 	s.plugins, err = s.lab.Plugin(ctx, s.plugin, s.cell.pluginVersion(s.place.storage))
 	require.NoError(s, err)
+}
+
+// Errorf is what the assertions call. It keeps the first failure for the tables.
+func (s *story) Errorf(format string, args ...any) {
+	s.Helper()
+	if text := fmt.Sprintf(format, args...); s.failure == "" {
+		s.failure = oneLine(text)
+	}
+	s.T.Errorf(format, args...)
+}
+
+// oneLine is what an assertion says, without where it stands.
+func oneLine(text string) string {
+	const atMost = 400
+	_, text, _ = strings.Cut(text, "Error:")
+	text, messages, _ := strings.Cut(text, "Messages:")
+	text, _, _ = strings.Cut(text, "Test:")
+	line := strings.Join(strings.Fields(messages+" "+text), " ")
+	return line[:min(len(line), atMost)]
 }
 
 // step runs a part of the story and puts it into the table: what do says became of it, or that it failed.
@@ -112,6 +133,9 @@ func (s *story) startAs(change func(*lab.Options)) *lab.Cluster {
 		Interval:     time.Second,
 		Conf:         maps.Clone(s.conf),
 		Plugins:      s.plugins,
+	}
+	if s.base != nil {
+		s.base(&options)
 	}
 	change(&options)
 	cluster, err := s.lab.Start(options)

@@ -79,6 +79,14 @@ func (d Distribution) oldConfiguration() bool {
 	return strings.HasPrefix(d.Release, "1.")
 }
 
+// claimModeField is the field of JarRunRequestBody that has the claim mode: it was renamed with the option, in 1.20.
+func (d Distribution) claimModeField() string {
+	if minor, old := strings.CutPrefix(d.Release, "1."); old && !strings.HasPrefix(minor, "20.") {
+		return "restoreMode"
+	}
+	return "claimMode"
+}
+
 const log4j = `rootLogger.level = INFO
 rootLogger.appenderRef.console.ref = Console
 appender.console.name = Console
