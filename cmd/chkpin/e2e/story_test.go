@@ -187,7 +187,7 @@ func (s *story) report(cluster *lab.Cluster) job.Report {
 	return report
 }
 
-// waitFilled waits until the job runs and a completed checkpoint holds all its keys.
+// waitFilled waits until the job runs and a completed checkpoint holds all its keys, and what is to finish has finished.
 func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
 	s.Helper()
 	_, err := cluster.WaitRunning(ctx)
@@ -196,6 +196,18 @@ func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
 		latest, err := cluster.WaitCheckpoints(ctx, 1)
 		require.NoError(s, err)
 		if s.report(cluster).Checkpoints[latest.ID].Held.Keys == s.options.Keys {
+			break
+		}
+	}
+	if !s.options.Finishing {
+		return
+	}
+	for {
+		running, err := cluster.Job(ctx)
+		require.NoError(s, err)
+		// The next checkpoint may have been under way already, the one after it was not.
+		require.NoError(s, cluster.WaitLines(ctx, "Completed checkpoint", 2), "%+v", running)
+		if running.Tasks.Finished == job.FinishedTasks {
 			return
 		}
 	}

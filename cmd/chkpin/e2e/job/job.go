@@ -47,8 +47,9 @@ func Inline() Options {
 	return Options{Keys: 20, BlobBytes: 10, ListElements: 10, BroadcastEntries: 10, PaceMillis: 2}
 }
 
-// Slow makes the ledger slower than the source, so that there is always data in flight. What Flink's buffers hold takes
-// a ledger of two subtasks some 5 s with buffers of 4 KB (taskmanager.memory.segment-size), 8 times as long with 32 KB.
+// Slow makes the ledger slower than the source, so that there is always data in flight, for unaligned checkpoints to hold.
+// With buffers of 4 KB (taskmanager.memory.segment-size) that was some 3,000 numbers, 2 to 4 s of the ledger's work; Flink's
+// default is 32 KB.
 func (o Options) Slow() Options {
 	o.PaceMillis, o.SlowMicros = 0, 1000
 	return o
@@ -137,6 +138,9 @@ type Brief struct {
 
 // BriefNumbers are the numbers that the branch Brief meets before it has finished.
 const BriefNumbers = 10
+
+// FinishedTasks are the tasks that have finished when those have that are to: both of Brief and one of Uneven.
+const FinishedTasks = 3
 
 // Uneven is what the branch has done of which one subtask finishes at once and the other does not.
 type Uneven struct {
