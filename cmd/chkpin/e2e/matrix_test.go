@@ -99,6 +99,43 @@ var matrixCells = matrix.Cells(
 	"1.20.5/rocksdb-incremental/file/to-2.3.0",
 	"1.13.6/rocksdb-incremental/file/to-2.3.0",
 	"1.20.5/merging-across/file/to-2.3.0",
+	"2.3.0/rocksdb-incremental/file/back-to-1.20.5",
+	"1.15.4/rocksdb-incremental/file/back-to-1.14.6",
+
+	"1.20.5/changelog/file/application",
+	"2.3.0/changelog/file/application",
+	"1.20.5/changelog/file/claim-of-a-copy",
+	"2.3.0/changelog/file/claim-of-a-copy",
+	"1.20.5/changelog-stopped/file/application",
+	"2.3.0/changelog-stopped/file/application",
+	"1.20.5/changelog/file/changelog-off",
+	"2.3.0/changelog/file/changelog-off",
+
+	"1.15.4/rocksdb-incremental/file/claim",
+	"1.20.5/rocksdb-incremental/file/claim",
+	"2.3.0/rocksdb-incremental/file/claim",
+	"2.3.0/merging-across/file/claim",
+	"2.3.0/rocksdb-incremental/s3-hadoop/claim",
+	"1.15.4/rocksdb-incremental/file/claim-of-a-copy",
+	"2.3.0/rocksdb-incremental/file/claim-of-a-copy",
+	"2.3.0/merging-across/file/claim-of-a-copy",
+	"2.3.0/merging-across/s3-hadoop/claim-of-a-copy",
+
+	"1.14.6/rocksdb-incremental/file/generations",
+	"1.20.5/rocksdb-incremental/file/legacy-generations",
+	"1.20.5/merging-across/file/legacy-generations",
+
+	"1.15.4/rocksdb-incremental/file/failover",
+	"2.3.0/rocksdb-incremental/file/failover",
+	"2.3.0/rocksdb-incremental/s3-hadoop/failover",
+
+	"2.3.0/forst/file/constant-id",
+	"2.3.0/rocksdb-incremental/file/constant-id",
+	"1.13.6/rocksdb-incremental/file/constant-id-collision",
+	"1.20.5/rocksdb-incremental/file/constant-id-collision",
+	"2.3.0/forst/file/constant-id-collision",
+	"2.3.0/rocksdb-incremental/s3-hadoop/constant-id-collision",
+	"1.20.5/rocksdb-incremental/s3-presto/constant-id-collision",
 )
 
 // everydayCells are those of CI.
@@ -111,11 +148,12 @@ type state struct {
 	conf        map[string]string
 	options     func(job.Options) job.Options
 
-	source   string // "" for a checkpoint, else the savepoint that is pinned
-	interval time.Duration
-	inFlight bool
+	source         string // "" for a checkpoint, else the savepoint that is pinned first
+	onlySavepoints bool   // also later
+	interval       time.Duration
+	inFlight       bool
 
-	// witness returns "" if the pinned _metadata holds what the cell is about, else what is missing.
+	// witness returns "" if the _metadata that is pinned first holds what the cell is about, else what is missing.
 	witness func(*metadata.File) string
 }
 
@@ -142,10 +180,27 @@ var states = map[string]state{
 	"merging-across":      {backend: "rocksdb", incremental: true, conf: union(merging, across), witness: files(metadata.Segment)},
 	"merging-across-unaligned": {backend: "rocksdb", incremental: true, options: job.Options.Slow, conf: union(merging, across, unaligned),
 		inFlight: true, witness: role(metadata.InputChannel, metadata.OutputChannel)},
+	"changelog":              {backend: "rocksdb", incremental: true, conf: changelog, witness: hasChangelog},
+	"changelog-stopped":      {backend: "rocksdb", incremental: true, conf: changelog, source: "stopped", onlySavepoints: true, witness: files(metadata.AbsoluteFile)},
 	"rocksdb-canonical":      {backend: "rocksdb", incremental: true, source: "canonical", interval: 5 * time.Second, witness: files(metadata.AbsoluteFile)},
 	"rocksdb-native":         {backend: "rocksdb", incremental: true, source: "native", interval: 5 * time.Second, witness: role(metadata.IncrementalShared)},
 	"rocksdb-stopped":        {backend: "rocksdb", incremental: true, source: "stopped", witness: files(metadata.AbsoluteFile)},
 	"rocksdb-stopped-native": {backend: "rocksdb", incremental: true, source: "stopped-native", witness: role(metadata.IncrementalShared)},
+}
+
+// changelog is written below the place where the trial keeps all else, which prepare adds. It materializes often, so that
+// what is pinned has both parts.
+var changelog = map[string]string{
+	"state.changelog.enabled":                       "true",
+	"state.changelog.storage":                       "filesystem",
+	"state.changelog.periodic-materialize.interval": "3 s",
+}
+
+func hasChangelog(f *metadata.File) string {
+	if !f.Changelog() {
+		return "no changelog"
+	}
+	return ""
 }
 
 func finishing(o job.Options) job.Options {

@@ -340,16 +340,17 @@ func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) 
 
 // pinned is the part of chkpin pin's JSON result that the stories look at.
 type pinned struct {
-	Result       string `json:"result"`
-	Generation   string `json:"generation"`
-	JobID        string `json:"jobId"`
-	CheckpointID int64  `json:"checkpointId"`
-	Source       string `json:"source"`
-	Copied       int    `json:"copied"`
-	Restorable   bool   `json:"restorable"`
-	RestoredFrom string `json:"restoredFrom"`
-	RestoredID   int64  `json:"restoredId"`
-	StartedEmpty bool   `json:"startedEmpty"`
+	Result       string   `json:"result"`
+	Generation   string   `json:"generation"`
+	JobID        string   `json:"jobId"`
+	CheckpointID int64    `json:"checkpointId"`
+	Source       string   `json:"source"`
+	Copied       int      `json:"copied"`
+	Restorable   bool     `json:"restorable"`
+	RestoredFrom string   `json:"restoredFrom"`
+	RestoredID   int64    `json:"restoredId"`
+	StartedEmpty bool     `json:"startedEmpty"`
+	Warnings     []string `json:"warnings"`
 
 	Replicas []replicated `json:"replicas"`
 }

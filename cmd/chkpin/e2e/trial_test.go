@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,6 +25,7 @@ type trial struct {
 	cell  matrix.Cell
 	state state
 	way   way
+	entry []string // arguments that each JobManager gets in application mode
 }
 
 // A way is how a job is started from the pin.
@@ -62,6 +65,9 @@ func (m *trial) prepare() {
 	m.base = func(o *lab.Options) {
 		o.Incremental = m.state.incremental
 		o.Conf = union(o.Conf, m.state.conf)
+		if _, enabled := o.Conf["state.changelog.enabled"]; enabled {
+			o.Conf["state.changelog.dstl.dfs.base-path"] = m.root.Join("changelog").String()
+		}
 	}
 }
 
@@ -74,7 +80,16 @@ type pinnedState struct {
 
 // tell runs the cell.
 func (m *trial) tell() (matrix.Outcome, string) {
+	if tale, special := tales[m.cell.Restore]; special {
+		return tale(m)
+	}
+	if release, back := strings.CutPrefix(m.cell.Restore, "back-to-"); back {
+		return m.isTooNew(release)
+	}
 	m.way = m.wayOf(m.cell.Restore)
+	if m.cell.State == "changelog" {
+		return m.failsAtItsFirstCheckpoint()
+	}
 	return m.survives()
 }
 
@@ -90,14 +105,14 @@ func (m *trial) survives() (matrix.Outcome, string) {
 		before := m.lastState(ctx)
 		cluster := m.restart(ctx)
 		m.requireFound(ctx, cluster, first)
+		m.requireWitness(ctx, cluster)
 		_, err := cluster.WaitCheckpoints(ctx, 2)
 		require.NoError(m, err)
 		require.Equal(m, before, m.lastState(ctx), "Flink changed the pin it started from")
 
-		second = m.pinState(ctx, cluster)
+		second = m.pinAndEnd(ctx, cluster, m.state.onlySavepoints)
 		require.Greater(m, second.CheckpointID, first.CheckpointID)
 		require.Equal(m, "pin", second.RestoredFrom)
-		m.end(ctx, cluster, second.JobID)
 		return "restored, pinned"
 	})
 	m.step("restore again", func(ctx context.Context) string {
@@ -123,28 +138,34 @@ func (m *trial) nameOf(p pinnedState) string {
 
 // runAndPin runs the job from nothing, pins it, and deletes all that it wrote.
 func (m *trial) runAndPin(ctx context.Context) (p pinnedState) {
-	cluster := m.startAs(func(o *lab.Options) { o.Interval = m.state.interval })
+	cluster := m.startAs(func(o *lab.Options) {
+		o.Interval = m.state.interval
+		o.EntryArgs = m.entry
+	})
 	m.waitFilled(ctx, cluster)
+	p = m.pinAndEnd(ctx, cluster, true)
+	require.Empty(m, m.state.witness(m.metadata(ctx)), "what is pinned is not what the cell is about")
+	require.Equal(m, m.state.inFlight, p.inFlight, "whether anything was in flight")
+	return p
+}
+
+// pinAndEnd pins the job, ends it and deletes all that it wrote. It pins a checkpoint, unless the cell is about
+// savepoints and these are wanted.
+func (m *trial) pinAndEnd(ctx context.Context, cluster *lab.Cluster, savepoints bool) (p pinnedState) {
+	m.Helper()
 	running, err := cluster.Job(ctx)
 	require.NoError(m, err)
-	switch source, format, _ := strings.Cut(m.state.source, "-"); source {
-	case "":
+	source, format, _ := strings.Cut(m.state.source, "-")
+	switch {
+	case source == "" || !savepoints:
 		p = m.pinState(ctx, cluster)
 		m.waitSubsumed(ctx, cluster, p.pinned)
-	case "stopped":
+	case source == "stopped":
 		p = m.stop(ctx, cluster, running.ID, format)
-	default:
-		p = m.pinSavepoint(ctx, cluster, source)
-	}
-	if m.state.witness != nil {
-		require.Empty(m, m.state.witness(m.metadata(ctx)), "what is pinned is not what the cell is about")
-	}
-	if m.state.inFlight {
-		require.True(m, p.inFlight, "nothing was in flight")
-	}
-	if strings.HasPrefix(m.state.source, "stopped") {
 		m.deleteFlinks(ctx)
 		return p
+	default:
+		p = m.pinSavepoint(ctx, cluster, source)
 	}
 	m.end(ctx, cluster, running.ID)
 	return p
@@ -247,7 +268,7 @@ func (m *trial) restart(ctx context.Context) *lab.Cluster {
 	if !m.way.session {
 		args := m.resolve(ctx)
 		return m.startAs(func(o *lab.Options) {
-			o.EntryArgs = args
+			o.EntryArgs = slices.Concat(m.entry, args)
 			if m.way.parallelism != 0 {
 				o.Conf["parallelism.default"] = strconv.Itoa(m.way.parallelism)
 				o.Conf["taskmanager.numberOfTaskSlots"] = "3"
@@ -288,10 +309,27 @@ func modeIn(args string) string {
 	return ""
 }
 
+// requireWitness requires that in application mode the JobManager's configuration names the pin, by whatever name the
+// release has for that: a failover hides from the statistics what the job started from.
+func (m *trial) requireWitness(ctx context.Context, cluster *lab.Cluster) {
+	m.Helper()
+	if m.way.session {
+		return
+	}
+	conf, err := cluster.Configuration(ctx)
+	require.NoError(m, err)
+	require.Equal(m, "embedded", conf["execution.target"])
+	require.Equal(m, m.pinPath(), cmp.Or(conf["execution.state-recovery.path"], conf["execution.savepoint.path"]))
+}
+
 // requireFound requires that the job has found exactly what is pinned.
 func (m *trial) requireFound(ctx context.Context, cluster *lab.Cluster, p pinnedState) {
 	m.Helper()
-	m.requireRestoredAs(ctx, cluster, job.Restore{
+	m.requireRestoredAs(ctx, cluster, m.restoreOf(p))
+}
+
+func (m *trial) restoreOf(p pinnedState) job.Restore {
+	return job.Restore{
 		Checkpoint: p.CheckpointID, Held: p.held, Options: m.options, Parallelism: m.way.parallelism, InFlight: p.inFlight,
-	})
+	}
 }
