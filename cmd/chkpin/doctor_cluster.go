@@ -232,13 +232,14 @@ func stateIsRestorable(p *patient) []finding {
 	if !on && !pinned {
 		return nil
 	}
-	const fix = "turn state.changelog.enabled (state.backend.changelog.enabled up to 1.19) off, or stop the job with chkpin stop: savepoints restore"
+	const fix = "turn state.changelog.enabled (state.backend.changelog.enabled up to 1.19) off for the job that restores: then it reads the pin, changelog or not"
 	// Measured on 1.20.5 and 2.3.0: the entry point restores in NO_CLAIM, and
-	// ChangelogStateBackend cannot take the full snapshot that demands.
+	// ChangelogStateBackend cannot take the full snapshot that demands, whether it
+	// restored a checkpoint or a savepoint.
 	if c != nil && p.application() {
-		return misconfigured(fix, "changelog state: in application mode Flink restores no checkpoint of it, the pin included")
+		return misconfigured(fix, "changelog state: in application mode a job with a changelog fails at its first checkpoint after a restore, whatever it restored")
 	}
-	return doubt(fix, "changelog state: Flink restores its checkpoints in CLAIM mode only, which the pin must not be given to")
+	return doubt(fix, "changelog state: a job with a changelog goes on after a restore in CLAIM mode only, which the pin must not be given to (chkpin copy makes one to claim)")
 }
 
 func pinIsNotIgnored(p *patient) []finding {

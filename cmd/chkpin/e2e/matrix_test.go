@@ -110,6 +110,7 @@ var matrixCells = matrix.Cells(
 	"2.3.0/changelog-stopped/file/application",
 	"1.20.5/changelog/file/changelog-off",
 	"2.3.0/changelog/file/changelog-off",
+	"2.3.0/changelog-stopped/file/changelog-off",
 
 	"1.15.4/rocksdb-incremental/file/claim",
 	"1.20.5/rocksdb-incremental/file/claim",
@@ -148,10 +149,9 @@ type state struct {
 	conf        map[string]string
 	options     func(job.Options) job.Options
 
-	source         string // "" for a checkpoint, else the savepoint that is pinned first
-	onlySavepoints bool   // also later
-	interval       time.Duration
-	inFlight       bool
+	source   string // "" for a checkpoint, else the savepoint that is pinned first
+	interval time.Duration
+	inFlight bool
 
 	// witness returns "" if the _metadata that is pinned first holds what the cell is about, else what is missing.
 	witness func(*metadata.File) string
@@ -181,7 +181,7 @@ var states = map[string]state{
 	"merging-across-unaligned": {backend: "rocksdb", incremental: true, options: job.Options.Slow, conf: union(merging, across, unaligned),
 		inFlight: true, witness: role(metadata.InputChannel, metadata.OutputChannel)},
 	"changelog":              {backend: "rocksdb", incremental: true, conf: changelog, witness: hasChangelog},
-	"changelog-stopped":      {backend: "rocksdb", incremental: true, conf: changelog, source: "stopped", onlySavepoints: true, witness: files(metadata.AbsoluteFile)},
+	"changelog-stopped":      {backend: "rocksdb", incremental: true, conf: changelog, source: "stopped", witness: files(metadata.AbsoluteFile)},
 	"rocksdb-canonical":      {backend: "rocksdb", incremental: true, source: "canonical", interval: 5 * time.Second, witness: files(metadata.AbsoluteFile)},
 	"rocksdb-native":         {backend: "rocksdb", incremental: true, source: "native", interval: 5 * time.Second, witness: role(metadata.IncrementalShared)},
 	"rocksdb-stopped":        {backend: "rocksdb", incremental: true, source: "stopped", witness: files(metadata.AbsoluteFile)},

@@ -87,7 +87,7 @@ func (m *trial) tell() (matrix.Outcome, string) {
 		return m.isTooNew(release)
 	}
 	m.way = m.wayOf(m.cell.Restore)
-	if m.cell.State == "changelog" {
+	if m.state.conf["state.changelog.enabled"] != "" {
 		return m.failsAtItsFirstCheckpoint()
 	}
 	return m.survives()
@@ -110,7 +110,7 @@ func (m *trial) survives() (matrix.Outcome, string) {
 		require.NoError(m, err)
 		require.Equal(m, before, m.lastState(ctx), "Flink changed the pin it started from")
 
-		second = m.pinAndEnd(ctx, cluster, m.state.onlySavepoints)
+		second = m.pinAndEnd(ctx, cluster, false)
 		require.Greater(m, second.CheckpointID, first.CheckpointID)
 		require.Equal(m, "pin", second.RestoredFrom)
 		return "restored, pinned"
@@ -149,15 +149,15 @@ func (m *trial) runAndPin(ctx context.Context) (p pinnedState) {
 	return p
 }
 
-// pinAndEnd pins the job, ends it and deletes all that it wrote. It pins a checkpoint, unless the cell is about
-// savepoints and these are wanted.
-func (m *trial) pinAndEnd(ctx context.Context, cluster *lab.Cluster, savepoints bool) (p pinnedState) {
+// pinAndEnd pins the job, ends it and deletes all that it wrote. The first time it pins what the cell is about, be it a
+// savepoint, later a checkpoint.
+func (m *trial) pinAndEnd(ctx context.Context, cluster *lab.Cluster, isFirst bool) (p pinnedState) {
 	m.Helper()
 	running, err := cluster.Job(ctx)
 	require.NoError(m, err)
 	source, format, _ := strings.Cut(m.state.source, "-")
 	switch {
-	case source == "" || !savepoints:
+	case source == "" || !isFirst:
 		p = m.pinState(ctx, cluster)
 		m.waitSubsumed(ctx, cluster, p.pinned)
 	case source == "stopped":

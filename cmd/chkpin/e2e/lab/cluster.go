@@ -223,7 +223,7 @@ func (l Lab) start(o Options) (*Cluster, error) {
 
 		claimModeField: o.Distribution.claimModeField(),
 
-		http:        http.Client{Timeout: 10 * time.Second},
+		http:        http.Client{Timeout: time.Minute}, // a loaded one takes more than 10 s to run a jar
 		jobManager:  jobManager,
 		taskManager: taskManager,
 

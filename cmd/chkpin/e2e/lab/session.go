@@ -68,6 +68,7 @@ func (c *Cluster) Run(ctx context.Context, job Job, restorePath, claimMode strin
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
+	// The JobManager answers when the job is submitted, until when it loads classes and runs main.
 	return c.send(ctx, http.MethodPost, "/jars/"+path.Base(uploaded.Filename)+"/run", "application/json", bytes.NewReader(body), nil)
 }
 
