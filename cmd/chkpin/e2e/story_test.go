@@ -104,12 +104,14 @@ func (s *story) step(name string, do func(ctx context.Context) string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), stepTimeout)
 	defer cancel()
-	outcome, began := "FAILED", time.Now()
-	defer func() { s.table.add(s.cell.String(), name, outcome, time.Since(began)) }()
-	result := do(ctx)
-	if !s.Failed() {
-		outcome = result
-	}
+	outcome, began := "", time.Now()
+	defer func() {
+		if s.Failed() { // also by a call that ends the test
+			outcome = "FAILED: " + s.failure
+		}
+		s.table.add(s.cell.String(), name, outcome, time.Since(began))
+	}()
+	outcome = do(ctx)
 }
 
 // start starts a cluster on the application. entryArgs stand where chkpin resolve says they belong: before the

@@ -73,13 +73,13 @@ func (c *Cluster) WaitRunning(ctx context.Context) (RunningJob, error) {
 // The JobManager answers from a cache for 3 seconds (web.refresh-interval, measured with Flink 2.3.0). With a
 // shorter checkpoint interval it therefore announces several checkpoints at once.
 func (c *Cluster) WaitCheckpoints(ctx context.Context, n int) (Checkpoint, error) {
-	before, _, err := c.checkpoints(ctx)
-	if err != nil {
-		return Checkpoint{}, err
-	}
+	before, known := 0, false
 	var latest Checkpoint
-	err = c.poll(ctx, fmt.Sprintf("%d more checkpoints", n), func() (bool, error) {
+	err := c.poll(ctx, fmt.Sprintf("%d more checkpoints", n), func() (bool, error) {
 		completed, checkpoint, err := c.checkpoints(ctx)
+		if err == nil && !known {
+			before, known = completed, true
+		}
 		latest = checkpoint
 		return completed >= before+n, err
 	})
