@@ -42,7 +42,8 @@ func InFiles() Options {
 	return Options{Keys: 200, BlobBytes: 1000, ListElements: 2700, BroadcastEntries: 1500, PaceMillis: 2}
 }
 
-// Inline are the options with so little state that _metadata holds all of it.
+// Inline are the options with so little state that _metadata holds all of it. With RocksDB that also takes a higher
+// state.storage.fs.memory-threshold than Flink's: its file of options alone has more than 20 KB.
 func Inline() Options {
 	return Options{Keys: 20, BlobBytes: 10, ListElements: 10, BroadcastEntries: 10, PaceMillis: 2}
 }
