@@ -41,6 +41,10 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 		"akka.startup-timeout":  "60 s",
 		"pekko.startup-timeout": "60 s",
 
+		// Likewise a job fails when its TaskManager has not answered for the 10 s of an RPC.
+		"akka.ask.timeout":  "60 s",
+		"pekko.ask.timeout": "60 s",
+
 		// A job that cannot restore its state ends, instead of trying for ever.
 		"restart-strategy.type": "none",
 
