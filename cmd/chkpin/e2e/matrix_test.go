@@ -335,19 +335,16 @@ func runTrial(t *testing.T, l lab.Lab, c matrix.Cell, chkpin string, kept *keepe
 	require.True(t, known && kind >= 0, "%s: no such state or store", c)
 
 	began := time.Now()
-	result := matrix.Result{Cell: c, Outcome: matrix.Failed, Day: matrix.Today(began)}
-	var s *story
+	result := matrix.Result{Cell: c, Day: matrix.Today(began)}
+	s := emptyStory(t, l, cell{c.Release, st.backend, stores[kind]}, chkpin, new(table))
 	defer func() {
 		result.Seconds = time.Since(began).Seconds()
-		if t.Failed() {
-			result.Outcome, result.Note = matrix.Failed, "the lab is not ready"
-			if s != nil {
-				result.Note = s.failure
-			}
+		if t.Failed() { // also by a call that ends the test
+			result.Outcome, result.Note = matrix.Failed, s.failure
 		}
 		kept.put(t, result)
 	}()
-	s = newStory(t, l, cell{c.Release, st.backend, stores[kind]}, chkpin, new(table))
+	s.fetch()
 	m := &trial{story: s, cell: c, state: st}
 	m.prepare()
 	result.Outcome, result.Note = m.tell()

@@ -52,21 +52,40 @@ type story struct {
 	latest *lab.Cluster
 }
 
-// newStory fetches what the cell needs and makes the empty place.
+// newStory makes the empty place and fetches what the cell needs.
 func newStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *story {
+	s := emptyStory(t, l, c, chkpin, table)
+	s.fetch()
+	return s
+}
+
+// emptyStory makes the empty place.
+func emptyStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *story {
 	dir := t.TempDir()
 	s := &story{T: t, place: newPlace(t, c.storage, dir), cell: c, lab: l, binary: chkpin, table: table, dir: dir, options: job.InFiles()}
 	t.Cleanup(s.explain)
+	return s
+}
+
+// fetch fetches what the cell needs.
+func (s *story) fetch() {
+	s.Helper()
 	s.step("fetch Flink, compile the job", func(ctx context.Context) string {
-		var err error
-		s.flink, err = l.Distribution(ctx, c.release)
-		require.NoError(t, err)
-		s.jar, err = l.Compile(ctx, s.flink, job.Class, job.Source())
-		require.NoError(t, err)
-		s.fetchPlugin(ctx)
+		s.useRelease(ctx, s.cell.release)
 		return "ready"
 	})
-	return s
+}
+
+// useRelease goes on with a release of Flink.
+func (s *story) useRelease(ctx context.Context, release string) {
+	s.Helper()
+	var err error
+	s.cell.release = release
+	s.flink, err = s.lab.Distribution(ctx, release)
+	require.NoError(s, err)
+	s.jar, err = s.lab.Compile(ctx, s.flink, job.Class, job.Source())
+	require.NoError(s, err)
+	s.fetchPlugin(ctx)
 }
 
 // fetchPlugin fetches what the clusters need to reach the story's place.

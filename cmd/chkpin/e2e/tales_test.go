@@ -44,7 +44,7 @@ func (m *trial) isTooNew(release string) (matrix.Outcome, string) {
 		_, log := m.chkpinLogged(ctx, exitDone, "resolve", m.app.String(), "--flink-version", release)
 		require.Contains(m, log, "level=WARN", "chkpin's warning")
 		require.Contains(m, log, "Flink "+minor(release), "chkpin's warning")
-		m.moveToRelease(ctx, release)
+		m.useRelease(ctx, release)
 		cluster := m.restart(ctx)
 		exitCode, err := cluster.WaitEnd(ctx)
 		require.NoError(m, err)

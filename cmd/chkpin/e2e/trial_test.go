@@ -101,7 +101,9 @@ func (m *trial) survives() (matrix.Outcome, string) {
 		return "pinned"
 	})
 	m.step("restore, pin again", func(ctx context.Context) string {
-		m.moveToRelease(ctx, m.way.release)
+		if m.way.release != "" {
+			m.useRelease(ctx, m.way.release)
+		}
 		before := m.lastState(ctx)
 		cluster := m.restart(ctx)
 		m.requireFound(ctx, cluster, first)
@@ -245,21 +247,6 @@ func (m *trial) deleteFlinks(ctx context.Context) {
 		}
 	}
 	m.verify(ctx)
-}
-
-// moveToRelease goes on with another release of Flink.
-func (m *trial) moveToRelease(ctx context.Context, release string) {
-	m.Helper()
-	if release == "" {
-		return
-	}
-	var err error
-	m.story.cell.release = release
-	m.flink, err = m.lab.Distribution(ctx, release)
-	require.NoError(m, err)
-	m.jar, err = m.lab.Compile(ctx, m.flink, job.Class, job.Source())
-	require.NoError(m, err)
-	m.fetchPlugin(ctx)
 }
 
 // restart starts a job from the pin, in the cell's way.
