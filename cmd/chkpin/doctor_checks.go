@@ -36,6 +36,7 @@ var checks = []struct {
 	// What makes it worse than it need be.
 	{"retention", checkpointsAreRetained},
 	{"num-retained", checkpointsLiveLongEnough},
+	{"merging", mergedFilesAreThere},
 	{"entropy", entropyIsConfigured},
 	{"lifecycle", bucketKeepsThePin},
 	{"versioning", versionsArePruned},

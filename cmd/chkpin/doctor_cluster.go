@@ -304,6 +304,20 @@ func numbersAreFree(p *patient) []finding {
 		"%s of an earlier run lie beside the newest checkpoint, chk-%d, in %s", firstFew(names), newest.ID, newest.Path.Dir())
 }
 
+func mergedFilesAreThere(p *patient) []finding {
+	enabled, _ := p.setting("execution.checkpointing.file-merging.enabled")
+	across, from := p.setting("execution.checkpointing.file-merging.across-checkpoint-boundary")
+	if !strings.EqualFold(enabled, "true") || !strings.EqualFold(across, "true") {
+		return nil
+	}
+	dir, _ := p.setting("execution.checkpointing.dir", "state.checkpoints.dir")
+	if u, err := blobstore.Parse(dir); err != nil || u.Family() == blobstore.FamilyFile {
+		return fine("files are merged across checkpoints, on a volume, where a growing file is there")
+	}
+	return misconfigured("turn execution.checkpointing.file-merging.across-checkpoint-boundary off; merging within a checkpoint is no problem",
+		"files are merged across checkpoints (by %s) in %s: such a file is not there before Flink closes it, so a complete checkpoint cannot be restored yet, nor pinned", from, dir)
+}
+
 func entropyIsConfigured(p *patient) []finding {
 	key, from := p.setting("s3.entropy.key")
 	dir, dirFrom := p.setting("execution.checkpointing.dir", "state.checkpoints.dir")
