@@ -25,7 +25,7 @@ import org.apache.flink.configuration.Configuration;
 import org.apache.flink.runtime.state.FunctionInitializationContext;
 import org.apache.flink.runtime.state.FunctionSnapshotContext;
 import org.apache.flink.streaming.api.checkpoint.CheckpointedFunction;
-import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.util.Collector;
@@ -139,21 +139,22 @@ public final class LocalJob {
 
     // ---- The job
 
-    private static DataStream<Long> numbers(StreamExecutionEnvironment env, long last) {
-        String method = hasMethod(env, "fromSequence") ? "fromSequence" : "generateSequence"; // since 1.11
-        return (DataStream<Long>) Reflect.call(env, method, 0L, last);
+    private static SingleOutputStreamOperator<Long> numbers(StreamExecutionEnvironment env, long last) throws Exception {
+        Object source = hasMethod(env, "fromSequence") // since 1.12
+                ? Reflect.call(env, "fromSequence", 0L, last)
+                : Reflect.call(env, "addSource", Class.forName("OldNumbers").getConstructor().newInstance());
+        return (SingleOutputStreamOperator<Long>) source;
     }
 
-    private static void stateful(StreamExecutionEnvironment env, String slow) {
-        ((org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator<Long>) numbers(env, Long.MAX_VALUE / 4))
-                .uid("source")
+    private static void stateful(StreamExecutionEnvironment env, String slow) throws Exception {
+        numbers(env, Long.MAX_VALUE / 4).uid("source")
                 .map(new Lists(slow.equals("0") ? 1 : 0)).name("lists").uid("lists")
                 .keyBy(number -> number % 16)
                 .process(new Counts(Integer.parseInt(slow))).name("counts").uid("counts");
     }
 
     /** One pipeline that ends at once, and one of which one of two subtasks does within seconds. */
-    private static void finishing(StreamExecutionEnvironment env) {
+    private static void finishing(StreamExecutionEnvironment env) throws Exception {
         numbers(env, 9).map(number -> number).name("short").uid("short");
         numbers(env, 399).map(number -> {
             Thread.sleep(number < 200 ? 5 : 500);

@@ -8,7 +8,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.Collections;
-import java.util.LinkedHashMap;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.UUID;
@@ -53,7 +53,9 @@ public final class Specimens {
                 store(new Specimens().everything(true), args[1]);
                 break;
             case "again":
-                store(load(args[1]), args[2]);
+                for (int i = 1; i < args.length; i += 2) {
+                    store(load(args[i]), args[i + 1]);
+                }
                 break;
             default:
                 throw new IllegalArgumentException(args[0]);
@@ -186,7 +188,7 @@ public final class Specimens {
         return operator("changelog", subtasks);
     }
 
-    // ---- Handles
+    // ---- Handles. Maps are those that Flink's reader makes: their order is that of the file.
 
     private enum Form { INLINE, FILE, UNKNOWN_SIZE, RELATIVE, KEY_GROUPS }
 
@@ -244,7 +246,7 @@ public final class Specimens {
 
     /** A map of files by their local names, a list since 1.16. */
     private Object files(Form form, String... names) {
-        Map<Object, StreamStateHandle> map = new LinkedHashMap<>();
+        Map<Object, StreamStateHandle> map = new HashMap<>(names.length);
         List<Object> list = new ArrayList<>();
         for (String name : names) {
             StreamStateHandle stream = stream(form);
@@ -307,7 +309,7 @@ public final class Specimens {
     }
 
     private OperatorStateHandle operatorState(Form form) {
-        Map<String, OperatorStateHandle.StateMetaInfo> states = new LinkedHashMap<>();
+        Map<String, OperatorStateHandle.StateMetaInfo> states = new HashMap<>(OperatorStateHandle.Mode.values().length);
         for (OperatorStateHandle.Mode mode : OperatorStateHandle.Mode.values()) {
             states.put("state-" + mode, new OperatorStateHandle.StateMetaInfo(new long[] {0, 8}, mode));
         }
