@@ -78,6 +78,8 @@ var matrixCells = matrix.Cells(
 	"2.3.0/rocksdb-incremental/wasb/application",
 	"1.20.5/merging-across/s3-hadoop/application",
 	"2.3.0/merging-across/s3-hadoop/application",
+	"2.3.0/merging-across/wasb/application",
+	"2.3.0/merging-within/s3-hadoop/application",
 	"2.3.0/merging-within/wasb/application",
 
 	"1.20.5/rocksdb-incremental/file/application-p1",
@@ -120,7 +122,7 @@ var matrixCells = matrix.Cells(
 	"1.15.4/rocksdb-incremental/file/claim-of-a-copy",
 	"2.3.0/rocksdb-incremental/file/claim-of-a-copy",
 	"2.3.0/merging-across/file/claim-of-a-copy",
-	"2.3.0/merging-across/s3-hadoop/claim-of-a-copy",
+	"2.3.0/merging-within/s3-hadoop/claim-of-a-copy",
 
 	"1.14.6/rocksdb-incremental/file/generations",
 	"1.20.5/rocksdb-incremental/file/legacy-generations",

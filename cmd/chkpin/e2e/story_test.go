@@ -314,9 +314,10 @@ func (s *story) waitStale(ctx context.Context, cluster *lab.Cluster, after int64
 
 // The exit codes of chkpin that the stories meet.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitHeld   = 7
+	exitDone    = 0
+	exitFailed  = 1
+	exitDamaged = 4
+	exitHeld    = 7
 )
 
 // buildChkpin builds the binary under test.

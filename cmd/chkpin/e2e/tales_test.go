@@ -323,8 +323,10 @@ func (m *trial) bearsAFailover() (matrix.Outcome, string) {
 		require.NoError(m, cluster.ReplaceTaskManager())
 		require.NoError(m, cluster.WaitLines(ctx, "LEDGER-RESTORED", 2))
 		for m.report(cluster).Attempts < 2 || !m.report(cluster).Settled(m.restoreOf(first)) {
-			_, err := cluster.Savepoint(ctx, m.root.Join("savepoints").String(), "") // the job reports what it has found at each
-			require.NoError(m, err)
+			// The job reports what it has found at each. One fails that comes while the job starts again.
+			if _, err := cluster.Savepoint(ctx, m.root.Join("savepoints").String(), ""); err != nil {
+				require.NoError(m, ctx.Err(), "%v", err)
+			}
 		}
 		require.NoError(m, m.report(cluster).Check(m.restoreOf(first)))
 		require.NoError(m, cluster.Cancel(ctx))
@@ -409,6 +411,37 @@ func (m *trial) bearsACollision() (matrix.Outcome, string) {
 	})
 	return matrix.Yes, fmt.Sprintf("chk-%d restored while chk-%d of the run before was in the folder: %s. The pin was not touched; chk-%d restored",
 		first.CheckpointID, inTheWay, seen, second.CheckpointID)
+}
+
+// isNotThereYet: a complete checkpoint names files that Flink still writes to, and in an object store such a file is not
+// there. chkpin says so and pins nothing; a savepoint it pins.
+func (m *trial) isNotThereYet() (matrix.Outcome, string) {
+	var missing string
+	var stopped pinnedState
+	m.step("run, fail to pin, stop", func(ctx context.Context) string {
+		cluster := m.start()
+		m.waitFilled(ctx, cluster)
+		_, log := m.chkpinLogged(ctx, exitDamaged, "pin", m.app.String(), cluster.URL)
+		require.Contains(m, log, "across-checkpoint-boundary", "the hint")
+		require.Empty(m, m.files(ctx, m.app.Join("last-state", "generations")), "what is pinned")
+		_, missing, _ = strings.Cut(log, "does not restore: ")
+		missing, _, _ = strings.Cut(missing, ":")
+
+		running, err := cluster.Job(ctx)
+		require.NoError(m, err)
+		stopped = m.stop(ctx, cluster, running.ID, "")
+		m.deleteFlinks(ctx)
+		return missing
+	})
+	m.step("restore the savepoint", func(ctx context.Context) string {
+		cluster := m.restart(ctx)
+		m.requireFound(ctx, cluster, stopped)
+		require.NoError(m, cluster.Cancel(ctx))
+		cluster.Stop()
+		return "restored"
+	})
+	return matrix.No, fmt.Sprintf("chkpin pin refuses, with a hint: of a checkpoint that Flink calls complete %s, for Flink has not closed them; the savepoint of chkpin stop was pinned, and restored. Merge within checkpoints only",
+		missing)
 }
 
 // failsAtItsFirstCheckpoint: what a job with a changelog needs for NO_CLAIM, its state backend cannot do. chkpin says so.

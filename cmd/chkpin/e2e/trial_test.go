@@ -87,6 +87,9 @@ func (m *trial) tell() (matrix.Outcome, string) {
 		return m.isTooNew(release)
 	}
 	m.way = m.wayOf(m.cell.Restore)
+	if _, across := m.state.conf["execution.checkpointing.file-merging.across-checkpoint-boundary"]; across && m.plugin != "" {
+		return m.isNotThereYet()
+	}
 	if m.state.conf["state.changelog.enabled"] != "" {
 		return m.failsAtItsFirstCheckpoint()
 	}
