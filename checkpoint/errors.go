@@ -51,10 +51,10 @@ type DamagedError struct {
 	WrongSize []string // URIs
 	Err       error
 
-	// Unclosed: all that is missing are merged files that checkpoints share. Flink
-	// goes on writing to those after a checkpoint is complete, and on an object
-	// store they are not there before it closes them (FileMergingSnapshotManager,
-	// measured on S3 with 1.20.5 and 2.3.0).
+	// Unclosed: all that is missing are merged files. Where they hold state of
+	// several checkpoints, Flink goes on writing to them after one is complete, and
+	// on an object store they are not there before it closes them
+	// (FileMergingSnapshotManager, measured on S3 with 1.20.5 and 2.3.0).
 	Unclosed bool
 }
 

@@ -467,40 +467,30 @@ func TestChangelogIsAWarning(t *testing.T) {
 	require.Equal(t, p.Warnings, Warnings(loaded(t, job.store, LayoutOf(app).Metadata)))
 }
 
-// Files that checkpoints share and Flink has not closed are not there yet on an
-// object store, though the checkpoint is complete. Nothing is pinned, and the
-// error tells them from files that are gone.
+// Merged files that Flink has not closed are not there yet on an object store,
+// though the checkpoint is complete. Nothing is pinned, and the error tells them
+// from files that are gone.
 func TestMergedFilesThatAreNotThereYet(t *testing.T) {
-	store, _ := memory()
-	job := startFlink(t, store, merged, "s3://lake/flink")
-	job.completes(5)
-	var shared, exclusive blobstore.URI
-	refs, err := loaded(t, store, job.chk(5).Join(MetadataName)).References()
-	require.NoError(t, err)
-	for _, r := range refs {
-		require.Equal(t, metadata.Segment, r.Kind)
-		if r.Shared {
-			shared = r.URI
-		} else {
-			exclusive = r.URI
-		}
-	}
-	require.False(t, shared.IsZero())
-	require.False(t, exclusive.IsZero())
+	for _, c := range []struct {
+		recording recording
+		unclosed  bool
+	}{{merged, true}, {rocksdb, false}} {
+		job := newJob(t, c.recording)
+		job.completes(7)
+		u := job.chk(7).Join(MetadataName)
+		missing := filesOf(t, job.store, u)[0].URI
+		remove(t, job.store, missing)
 
-	for gone, unclosed := range map[blobstore.URI]bool{shared: true, exclusive: false} {
-		job.completes(5)
-		remove(t, store, gone)
-		_, err := Pin(t.Context(), store, app, job, PinOptions{Sleep: noSleep})
+		_, err := Pin(t.Context(), job.store, app, job, PinOptions{Sleep: noSleep})
 		damaged, ok := errors.AsType[*DamagedError](err)
 		require.True(t, ok, "%v", err)
-		require.Equal(t, []string{gone.String()}, damaged.Missing)
-		require.Equal(t, unclosed, damaged.Unclosed)
-		require.False(t, exists(t, store, LayoutOf(app).Metadata))
+		require.Equal(t, []string{missing.String()}, damaged.Missing)
+		require.Equal(t, c.unclosed, damaged.Unclosed)
+		require.False(t, exists(t, job.store, LayoutOf(app).Metadata))
 
-		report, err := Verify(t.Context(), store, loaded(t, store, job.chk(5).Join(MetadataName)))
+		report, err := Verify(t.Context(), job.store, loaded(t, job.store, u))
 		require.NoError(t, err)
-		require.ErrorAs(t, report.Err(job.chk(5)), &damaged)
-		require.Equal(t, unclosed, damaged.Unclosed)
+		require.ErrorAs(t, report.Err(u), &damaged)
+		require.Equal(t, c.unclosed, damaged.Unclosed)
 	}
 }

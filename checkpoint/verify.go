@@ -76,7 +76,7 @@ type extent struct {
 	open  bool  // and maybe more
 	known bool  // some handle said a size
 
-	merged bool // it holds segments of several checkpoints
+	merged bool // it holds segments, maybe of several checkpoints
 }
 
 func (e *extent) add(offset, size int64, open bool) {
@@ -121,7 +121,7 @@ func foldFiles(refs []Reference) []stateFile {
 		}
 		f := &files[i]
 		f.add(r.Offset, r.Size, r.open)
-		f.merged = f.merged || r.Kind == metadata.Segment && r.Shared
+		f.merged = f.merged || r.Kind == metadata.Segment
 		if r.Size < 0 {
 			continue
 		}
