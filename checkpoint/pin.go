@@ -152,6 +152,8 @@ var (
 //   - nil with ResultPinned, ResultUnchanged, ResultSkipped or ResultWouldPin.
 //   - [ErrNoCheckpoint], [ErrNotAddressable]: nothing to pin.
 //   - *[DamagedError]: the checkpoint could not be proved.
+//   - *[VanishedError], which wraps one: Flink deleted checkpoints faster than they
+//     could be copied.
 //   - *[HeldError]: the run does not descend from what is pinned, or the pin is on
 //     hold; see [Hold] for what ends that.
 //   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrNested], [ErrCollecting], [ErrDeadline].
@@ -227,10 +229,15 @@ func (t *tick) warn(format string, args ...any) {
 // run starts the tick again when its source vanishes, for by then the job has a
 // newer checkpoint, and when another chkpin changes the pin.
 func (t *tick) run(ctx context.Context) error {
+	inARow := 0 // tries from whose hands the source vanished
 	for try := 1; ; try++ {
 		t.pinned = Pinned{}
 		err := t.once(ctx)
 		vanished := errors.Is(err, errVanished)
+		inARow++
+		if !vanished {
+			inARow = 0
+		}
 		if !vanished && !errors.Is(err, errTaken) && !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) {
 			return err
 		}
@@ -247,12 +254,17 @@ func (t *tick) run(ctx context.Context) error {
 				return waitErr
 			}
 		}
-		if damaged := (*DamagedError)(nil); !again && errors.As(err, &damaged) {
-			return damaged
+		if again {
+			continue
 		}
-		if !again {
+		damaged := (*DamagedError)(nil)
+		switch {
+		case !errors.As(err, &damaged):
 			return err
+		case vanished && try == tries: // before that the JobManager went on naming it: then it is damage
+			return &VanishedError{Times: inARow, Last: damaged}
 		}
+		return damaged
 	}
 }
 

@@ -183,7 +183,7 @@ func (c *pinCommand) explain(p checkpoint.Pinned, err error) error {
 	switch {
 	case errors.Is(err, checkpoint.ErrNoCheckpoint) && !c.Checkpoints.IsZero():
 		return &hintedError{err, fmt.Sprintf("wait for the job's next one; --checkpoints counts only if the JobManager restored one of %s", c.Checkpoints.Join(p.JobID))}
-	case isDamageOf(err, p.Source):
+	case isDamageOf(err, p.Source) && !as[*checkpoint.VanishedError](err):
 		return &hintedError{err, "the pin was left alone; chkpin verify " + p.Source + " shows what is wrong"}
 	}
 	return err
