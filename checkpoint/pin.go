@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,6 +131,9 @@ type Pinned struct {
 	StartedEmpty bool
 }
 
+// defaultTimeout bounds what publishes.
+const defaultTimeout = 5 * time.Minute
+
 // tries bounds how often a tick starts again because others changed what it was
 // working on.
 const tries = 4
@@ -163,10 +167,7 @@ var (
 // Whatever the error, and wherever the process is killed, the pin that was
 // published before still restores.
 func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job, opts PinOptions) (Pinned, error) {
-	timeout := opts.Timeout
-	if timeout == 0 {
-		timeout = 5 * time.Minute
-	}
+	timeout := cmp.Or(opts.Timeout, defaultTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrDeadline)
 	defer cancel()
 	if opts.Sleep == nil {
@@ -192,10 +193,16 @@ func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job,
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	t.replicate(ctx, timeout)
-	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) && !errors.Is(err, ErrDeadline) {
-		err = fmt.Errorf("%w: %w", ErrDeadline, err)
+	return t.pinned, inTime(ctx, ErrDeadline, err)
+}
+
+// inTime adds the cause to an error when a ctx was over for that: a store's error
+// says only that it was.
+func inTime(ctx context.Context, cause, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), cause) && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	return t.pinned, err
+	return err
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -110,6 +110,7 @@ var verdicts = []verdict{
 	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
 	{refused, as[*runningError], "stop the job first, with chkpin stop; without --strict this is a warning"},
 	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
+	{failed, is(checkpoint.ErrCollectTime), "what was deleted is garbage; run it again, or raise --timeout"},
 	{damaged, as[*checkpoint.VanishedError], "set execution.checkpointing.num-retained (state.checkpoints.num-retained before 1.20) to 2 or more, or a longer interval, " +
 		"so that a checkpoint outlives its copy; the pin was left alone"},
 	{damaged, as[*checkpoint.DamagedError], "chkpin verify shows what is wrong"},

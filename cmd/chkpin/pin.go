@@ -29,11 +29,13 @@ type tickFlags struct {
 	ReplicaKeep int      `default:"3" env:"CHKPIN_REPLICA_KEEP" help:"Generations to keep in each replica, at least 2."`
 }
 
+var errTimeout = errors.New("--timeout must be more than 0s")
+
 // Validate refuses what would otherwise silently mean something else.
 func (f tickFlags) Validate() error {
 	switch {
 	case f.Timeout <= 0:
-		return errors.New("--timeout must be more than 0s")
+		return errTimeout
 	case f.Keep < checkpoint.MinKeep:
 		return errKeep
 	case f.ReplicaKeep < checkpoint.MinKeep:
