@@ -21,6 +21,7 @@ var checks = []struct {
 	{"lineage", jobContinuesThePin},
 	{"pin-age", pinFollowsTheJob},
 	{"generations", generationsRestore},
+	{"replicas", replicasFollow},
 	{"foreign", pinIsOurs},
 	{"writers", oneWriter},
 

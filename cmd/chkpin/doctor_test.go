@@ -91,6 +91,15 @@ func (p *patient) start(s manifest.Start) {
 	p.manifest = &manifest.Manifest{Starts: []manifest.Start{s}}
 }
 
+// replicate gives the pin a replica that is so far behind.
+func (p *patient) replicate(lag time.Duration) {
+	r := replicaFacts{app: blobstore.MustParse("file:///second"), pin: p.pin}
+	r.pin.Record.Generation = "00000000-chk-1"
+	r.pin.Record.Checkpoint.Triggered = r.pin.Record.Checkpoint.Triggered.Add(-lag)
+	r.pin.Record.Origin = &checkpoint.Origin{App: p.app.String(), SHA256: "of an earlier one"}
+	p.replicas = []replicaFacts{r}
+}
+
 // one is the finding of a check that there is to be.
 func one(t *testing.T, findings []finding, check string) finding {
 	t.Helper()
@@ -261,6 +270,12 @@ func TestFindings(t *testing.T) {
 		}, "claim-mode", doubtful, "the manifest says CLAIM", done},
 		"--claimMode CLAIM": {func(p *patient) { p.start(manifest.Start{Action: "run", ClaimMode: "CLAIM"}) },
 			"claim-mode", severe, "Deployment orders, container jobmanager restores in CLAIM mode", misused},
+
+		"a replica, late":                   {func(p *patient) { p.replicate(20 * time.Minute) }, "replicas", doubtful, "is behind the pin by 20m0s: it has 00000000-chk-1, ", done},
+		"a replica, a tick behind":          {func(p *patient) { p.replicate(time.Minute) }, "replicas", noted, "is behind the pin by 1m0s", done},
+		"a replica, ahead":                  {func(p *patient) { p.replicate(-time.Minute) }, "replicas", doubtful, "has 00000000-chk-1, ", done},
+		"a replica that may not be written": {func(p *patient) { p.replicate(0); p.replicas[0].probe.write = storeError("put") }, "replicas", severe, "replica file:///second: ", denied},
+		"a replica of another":              {func(p *patient) { p.replicate(0); p.replicas[0].pin.Record.Origin.App = "file:///other" }, "replicas", severe, "it is no copy of", refused},
 
 		"the pin goes to the job": {func(p *patient) {
 			p.start(manifest.Start{Action: "standalone-job", Stopped: "--password=secret", Rest: []string{"--fromSavepoint", "s3://x"}})

@@ -160,10 +160,10 @@ func parseURL(text string) (*url.URL, credentials, error) {
 	return parsed, found, nil
 }
 
-// URL is that of a path below the server's root, without user information.
 // Close gives idle connections up; the client can be used further.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// URL is that of a path below the server's root, without user information.
 func (c *Client) URL(path ...string) string {
 	if len(path) == 0 {
 		return c.base.String()
