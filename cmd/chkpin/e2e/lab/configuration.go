@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// parallelism is that of a cluster's jobs, unless [Options].Conf or a job says otherwise.
+const parallelism = 2
+
 // configuration returns the Flink configuration of a cluster.
 func configuration(o Options, rpcPort, restPort int) map[string]string {
 	conf := map[string]string{
@@ -23,8 +26,8 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 		"taskmanager.host":                    "127.0.0.1",
 		"taskmanager.bind-host":               "127.0.0.1",
 		"taskmanager.resource-id":             "lab", // names the files of file merging
-		"taskmanager.numberOfTaskSlots":       "2",
-		"parallelism.default":                 "2",
+		"taskmanager.numberOfTaskSlots":       strconv.Itoa(parallelism),
+		"parallelism.default":                 strconv.Itoa(parallelism),
 		"io.tmp.dirs":                         filepath.Join(o.Dir, "tmp"),
 		"execution.checkpointing.interval":    fmt.Sprintf("%d ms", o.Interval.Milliseconds()),
 		"execution.checkpointing.dir":         o.Checkpoints,

@@ -57,7 +57,10 @@ func (c *Cluster) Run(ctx context.Context, job Job, restorePath, claimMode strin
 		return err
 	}
 
-	request := map[string]any{"entryClass": job.Class, "programArgsList": job.Args}
+	request := map[string]any{
+		"entryClass": job.Class, "programArgsList": job.Args,
+		"parallelism": parallelism, // else it is 1, whatever the cluster's default is
+	}
 	if restorePath != "" {
 		request["savepointPath"] = restorePath
 	}
