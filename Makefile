@@ -10,7 +10,7 @@ CACHE     := $(or $(CHKPIN_LAB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chk
 VERSITYGW := $(CACHE)/bin/versitygw-v1.8.0
 AZURITE   := $(CACHE)/azurite-3.35.0
 
-.PHONY: build tools test lint check demo e2e fuzz interleavings bench clean airflow kube-tools kube-tools-small kube chart
+.PHONY: build tools test lint check demo e2e fuzz interleavings matrix bench clean airflow kube-tools kube-tools-small kube chart
 
 build: ## the static binary, build/chkpin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/chkpin ./cmd/chkpin
@@ -46,6 +46,9 @@ demo: build ## pin, prove, delete the origin, prove again: seconds, no Flink nee
 
 e2e: tools ## real Flink; CHKPIN_E2E=all runs every release and state backend
 	$(GO) test -tags e2e -count=1 -timeout 30m -v ./cmd/chkpin/e2e/...
+
+matrix: tools ## real Flink, every release and kind of state: the cells without a result in docs/restore-matrix.json, or CELLS='2.3.0/*'
+	CHKPIN_MATRIX='$(CELLS)' CHKPIN_MATRIX_RESULTS='$(CURDIR)/docs' $(GO) test -tags e2e -count=1 -timeout 0 -v -run TestRestoreMatrix ./cmd/chkpin/e2e/
 
 fuzz: ## the metadata parser and the URI, FUZZTIME each
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzzminimizetime 1x -fuzztime $(FUZZTIME) ./checkpoint/metadata

@@ -169,6 +169,32 @@ func TestTheSourceVanishes(t *testing.T) {
 	}
 }
 
+// A job that retains one checkpoint and takes the next before a copy is done: each
+// try loses its source. That is no damage, and the error says what it is.
+func TestTheSourceVanishesInEveryTry(t *testing.T) {
+	job := newJob(t, rocksdb)
+	job.completes(6)
+	next := int64(7)
+	store := hook(job.store, func(op string, u blobstore.URI, do func() error) error {
+		if op == "copy" && u.Within(LayoutOf(app).State) && next-job.latest.ID == 1 {
+			job.completes(next)
+			job.subsumes(next - 1)
+		}
+		return do()
+	})
+	seen := *job
+	seen.asked = func() { seen.latest, next = job.latest, job.latest.ID+1 }
+	_, err := Pin(t.Context(), store, app, &seen, PinOptions{Sleep: noSleep})
+	var vanished *VanishedError
+	require.ErrorAs(t, err, &vanished)
+	require.Equal(t, tries, vanished.Times)
+	require.NotEmpty(t, vanished.Last.Missing)
+	require.Regexp(t, `^the job's newest checkpoint was deleted while it was copied, 4 times in a row; the last was \S+/chk-9/_metadata \(\d+ files? missing: `, err.Error())
+	require.False(t, exists(t, job.store, LayoutOf(app).Metadata))
+	job.pins(app, PinOptions{})
+	job.requireRestores(app, 10)
+}
+
 // What stands under a name of ours and is not named by the pin is copied over:
 // half a file from a source that was damaged at the time must not keep every
 // later tick from pinning.

@@ -50,6 +50,12 @@ type DamagedError struct {
 	Missing   []string // URIs
 	WrongSize []string // URIs
 	Err       error
+
+	// Unclosed: all that is missing are merged files. Where they hold state of
+	// several checkpoints, Flink goes on writing to them after one is complete, and
+	// on an object store they are not there before it closes them
+	// (FileMergingSnapshotManager, measured on S3 with 1.20.5 and 2.3.0).
+	Unclosed bool
 }
 
 func (e *DamagedError) Error() string {
@@ -72,6 +78,24 @@ func (e *DamagedError) Reason() string {
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }
+
+// VanishedError says that in the last tries of a tick the job's newest checkpoint
+// was deleted while it was copied: nothing is damaged, the job has moved on each
+// time.
+type VanishedError struct {
+	Times int           // in a row
+	Last  *DamagedError // what was missing of the last
+}
+
+func (e *VanishedError) Error() string {
+	times := ""
+	if e.Times > 1 {
+		times = fmt.Sprintf(", %d times in a row", e.Times)
+	}
+	return fmt.Sprintf("the job's newest checkpoint was deleted while it was copied%s; the last was %s (%s)", times, e.Last.URI, e.Last.Reason())
+}
+
+func (e *VanishedError) Unwrap() error { return e.Last }
 
 // HeldError says why a tick left the pin alone although the job has a newer
 // checkpoint.

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/chkpin/chkpin/checkpoint/metadata"
 )
@@ -86,15 +87,51 @@ func (r Resolved) Settings(flink FlinkVersion) []Setting {
 const noClaim = "NO_CLAIM"
 
 // ReadableSince is the oldest release that can read the metadata file: by its
-// format version, and by its newest kind of handle, since releases added kinds
-// without a new version (MetadataSerializers, MetadataV2V3SerializerBase; 1.13.6
-// was seen to refuse a file of 1.15.4 that has its own version).
+// format version, and by what releases added without a new version
+// (MetadataSerializers, MetadataV2V3SerializerBase). Measured: 1.11.6 refuses
+// in-flight data of 1.12.7, 1.13.6 finished subtasks of 1.14.6 and handles of
+// 1.15.4, all of one format version.
 func (s *Snapshot) ReadableSince() FlinkVersion {
 	since := formatSince(s.Version)
-	if tag := tagSince(s.HighestTag, s.Dialect); tag.Compare(since) > 0 {
-		return tag
+	for _, other := range []FlinkVersion{tagSince(s.HighestTag, s.Dialect), s.version3Since()} {
+		if other.Compare(since) > 0 {
+			since = other
+		}
 	}
 	return since
+}
+
+// ReadableUntil is the newest release that can read the metadata file, the zero
+// value if every later one can. Two layouts were read by no release but the one
+// that wrote them: in-flight data of 1.11 (1.12.7 and 2.3.0 refuse it) and the
+// changelog of 1.14 (1.15.4 and 2.3.0 do).
+func (s *Snapshot) ReadableUntil() FlinkVersion {
+	switch s.Dialect {
+	case metadata.Flink111:
+		return FlinkVersion{1, 11}
+	case metadata.Flink114:
+		return FlinkVersion{1, 14}
+	}
+	return FlinkVersion{}
+}
+
+// version3Since is what came to version 3 without a tag.
+func (s *Snapshot) version3Since() FlinkVersion {
+	if s.Version != 3 {
+		return FlinkVersion{}
+	}
+	for _, op := range s.Operators {
+		finished := func(subtask metadata.Subtask) bool { return subtask.Finished }
+		if op.Finished || slices.ContainsFunc(op.Subtasks, finished) {
+			return FlinkVersion{1, 14}
+		}
+	}
+	for h := range s.Handles() {
+		if inFlight := h.Role == metadata.InputChannel || h.Role == metadata.OutputChannel; inFlight && s.Dialect != metadata.Flink111 {
+			return FlinkVersion{1, 12} // with the index of the subtask
+		}
+	}
+	return FlinkVersion{}
 }
 
 func formatSince(version int32) FlinkVersion {

@@ -74,6 +74,29 @@ func TestReadableSince(t *testing.T) {
 	}
 }
 
+// What Flink's own readers were seen to refuse, and what they take: they ran on these files
+// (metadata/testdata/generator).
+func TestReadableAsMeasured(t *testing.T) {
+	for _, c := range []struct {
+		file         string
+		since, until FlinkVersion
+	}{
+		{"1.8.3-serializer", FlinkVersion{1, 3}, FlinkVersion{}},
+		{"1.11.6-serializer", FlinkVersion{1, 11}, FlinkVersion{1, 11}},
+		{"1.12.7-serializer", FlinkVersion{1, 12}, FlinkVersion{}},
+		{"1.14.6-rocksdb-incremental", FlinkVersion{1, 11}, FlinkVersion{}},
+		{"1.14.6-rocksdb-finished", FlinkVersion{1, 14}, FlinkVersion{}},
+		{"1.14.6-serializer-changelog", FlinkVersion{1, 14}, FlinkVersion{1, 14}},
+		{"1.15.4-serializer-changelog", FlinkVersion{1, 15}, FlinkVersion{}},
+	} {
+		file, err := metadata.Parse(testdata(t, "metadata/testdata/"+c.file+"/_metadata"))
+		require.NoError(t, err)
+		s := &Snapshot{File: file}
+		require.Equal(t, c.since, s.ReadableSince(), c.file)
+		require.Equal(t, c.until, s.ReadableUntil(), c.file)
+	}
+}
+
 // Every recording is readable by the release that wrote it.
 func TestRecordingsAreReadable(t *testing.T) {
 	for _, r := range recordings {

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -29,6 +30,13 @@ const (
 	// can be at work on it.
 	defaultGrace = time.Hour
 
+	// defaultGCTimeout is for a first look and for what collectFor bounds.
+	defaultGCTimeout = 2 * collectFor
+
+	// announcedFor is how long taking back an announcement may take after the end
+	// of a collection.
+	announcedFor = 10 * time.Second
+
 	// slack is how many generations beyond those to keep a tick lets stand
 	// before it collects, so that most ticks do not list them.
 	slack = 10
@@ -39,6 +47,10 @@ type GCOptions struct {
 	Keep   int           // newest generations to keep; 0 means 3, fewer than 2 means 2
 	Grace  time.Duration // unnamed files younger than this stay; 0 means 1 hour. At least 3 times PinOptions.Timeout
 	Delete bool          // delete; otherwise only report
+
+	// Timeout is how long it may take: nothing is deleted later. 0 means 10
+	// minutes. What is left the next collection removes.
+	Timeout time.Duration
 
 	// Now is the time that ages are measured at. Zero means the store's own
 	// clock, read off its youngest object: ages are then never overestimated.
@@ -73,6 +85,10 @@ type GCReport struct {
 // or proved, so nothing was deleted.
 var ErrNothingCollected = errors.New("nothing was collected")
 
+// ErrCollectTime: the time for a collection was over before all was deleted that
+// nobody needs.
+var ErrCollectTime = errors.New("out of time before all was collected")
+
 // GC removes generations and state files of the pin of app that nobody needs
 // any more, and only objects that chkpin made. It keeps the newest generations
 // that prove, the published one, a held one, the one that a run restored which
@@ -80,12 +96,15 @@ var ErrNothingCollected = errors.New("nothing was collected")
 // and the last of each of the two previous runs for a week; and every state file
 // that a kept generation names, or the newest checkpoint of a run that may be
 // alive. When any of these cannot be read it deletes nothing
-// ([ErrNothingCollected]).
+// ([ErrNothingCollected]), nor once its time is over ([ErrCollectTime]).
 //
 // Ticks may be at work meanwhile. What a collection that was killed leaves
 // behind, the next one removes.
 func GC(ctx context.Context, store blobstore.Store, app blobstore.URI, opts GCOptions) (GCReport, error) {
-	return collect(ctx, store, LayoutOf(opts.Relocations.Apply(app)), opts, nil)
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(opts.Timeout, defaultGCTimeout), ErrCollectTime)
+	defer cancel()
+	report, err := collect(ctx, store, LayoutOf(opts.Relocations.Apply(app)), opts, nil)
+	return report, inTime(ctx, ErrCollectTime, err)
 }
 
 // collectSometimes collects in a tick that just published, when there is
@@ -136,7 +155,9 @@ func collect(ctx context.Context, store blobstore.Store, layout Layout, opts GCO
 	defer cancel()
 	second, err := look(limited, store, layout, opts, running)
 	if err != nil {
-		return GCReport{}, errors.Join(err, store.Delete(ctx, marker))
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), announcedFor)
+		defer cancel()
+		return GCReport{}, errors.Join(err, store.Delete(ending, marker)) // nothing is deleted: ticks need not wait
 	}
 	second.spareUnannounced(first)
 	if err := second.delete(limited); err != nil {

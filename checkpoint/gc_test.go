@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -436,4 +437,44 @@ func announced(t testing.TB, store blobstore.Store, app blobstore.URI) (found []
 		}
 	}
 	return found
+}
+
+// A collection deletes nothing after its deadline. One that has deleted nothing
+// takes its announcement back, so that no tick waits for it.
+func TestACollectionIsBounded(t *testing.T) {
+	for _, slow := range []string{"list", "delete"} {
+		t.Run(slow, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				job := newJob(t, hashmap)
+				for id := int64(4); id < 9; id++ {
+					job.completes(id)
+					job.pins(app, PinOptions{})
+				}
+				before := contents(t, job.store, app)
+				announced := false
+				store := &hooked{Store: job.store, call: func(op string, u blobstore.URI, do func() error) error {
+					announced = announced || op == "put"
+					if op == slow && announced && !strings.HasPrefix(u.Base(), announcementPrefix) {
+						<-time.After(2 * time.Minute) // of the time of synctest
+					}
+					return do()
+				}}
+				_, err := GC(t.Context(), store, app, GCOptions{Delete: true, Timeout: time.Minute})
+				require.ErrorIs(t, err, ErrCollectTime)
+				require.True(t, announced)
+				left := contents(t, job.store, app)
+				if slow == "delete" { // one may be under way still: the announcement stays
+					for name := range left {
+						if strings.Contains(name, announcementPrefix) {
+							delete(left, name)
+						}
+					}
+				}
+				require.Equal(t, before, left)
+				report, err := GC(t.Context(), job.store, app, GCOptions{Delete: true})
+				require.NoError(t, err)
+				require.Positive(t, report.Deleted)
+			})
+		})
+	}
 }

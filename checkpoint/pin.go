@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,6 +131,9 @@ type Pinned struct {
 	StartedEmpty bool
 }
 
+// defaultTimeout bounds what publishes.
+const defaultTimeout = 5 * time.Minute
+
 // tries bounds how often a tick starts again because others changed what it was
 // working on.
 const tries = 4
@@ -152,6 +156,8 @@ var (
 //   - nil with ResultPinned, ResultUnchanged, ResultSkipped or ResultWouldPin.
 //   - [ErrNoCheckpoint], [ErrNotAddressable]: nothing to pin.
 //   - *[DamagedError]: the checkpoint could not be proved.
+//   - *[VanishedError], which wraps one: Flink deleted checkpoints faster than they
+//     could be copied.
 //   - *[HeldError]: the run does not descend from what is pinned, or the pin is on
 //     hold; see [Hold] for what ends that.
 //   - [ErrNewer], [ErrTooLarge], [ErrInsideJob], [ErrNested], [ErrCollecting], [ErrDeadline].
@@ -161,10 +167,7 @@ var (
 // Whatever the error, and wherever the process is killed, the pin that was
 // published before still restores.
 func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job, opts PinOptions) (Pinned, error) {
-	timeout := opts.Timeout
-	if timeout == 0 {
-		timeout = 5 * time.Minute
-	}
+	timeout := cmp.Or(opts.Timeout, defaultTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrDeadline)
 	defer cancel()
 	if opts.Sleep == nil {
@@ -190,10 +193,16 @@ func Pin(ctx context.Context, store blobstore.Store, app blobstore.URI, job Job,
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	t.replicate(ctx, timeout)
-	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) && !errors.Is(err, ErrDeadline) {
-		err = fmt.Errorf("%w: %w", ErrDeadline, err)
+	return t.pinned, inTime(ctx, ErrDeadline, err)
+}
+
+// inTime adds the cause to an error when a ctx was over for that: a store's error
+// says only that it was.
+func inTime(ctx context.Context, cause, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), cause) && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
-	return t.pinned, err
+	return err
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -227,10 +236,15 @@ func (t *tick) warn(format string, args ...any) {
 // run starts the tick again when its source vanishes, for by then the job has a
 // newer checkpoint, and when another chkpin changes the pin.
 func (t *tick) run(ctx context.Context) error {
+	inARow := 0 // tries from whose hands the source vanished
 	for try := 1; ; try++ {
 		t.pinned = Pinned{}
 		err := t.once(ctx)
 		vanished := errors.Is(err, errVanished)
+		inARow++
+		if !vanished {
+			inARow = 0
+		}
 		if !vanished && !errors.Is(err, errTaken) && !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) {
 			return err
 		}
@@ -247,12 +261,17 @@ func (t *tick) run(ctx context.Context) error {
 				return waitErr
 			}
 		}
-		if damaged := (*DamagedError)(nil); !again && errors.As(err, &damaged) {
-			return damaged
+		if again {
+			continue
 		}
-		if !again {
+		damaged := (*DamagedError)(nil)
+		switch {
+		case !errors.As(err, &damaged):
 			return err
+		case vanished && try == tries && !damaged.Unclosed: // before that the JobManager went on naming it: then it is damage
+			return &VanishedError{Times: inARow, Last: damaged}
 		}
+		return damaged
 	}
 }
 

@@ -466,3 +466,31 @@ func TestChangelogIsAWarning(t *testing.T) {
 	require.Contains(t, p.Warnings[0], "changelog")
 	require.Equal(t, p.Warnings, Warnings(loaded(t, job.store, LayoutOf(app).Metadata)))
 }
+
+// Merged files that Flink has not closed are not there yet on an object store,
+// though the checkpoint is complete. Nothing is pinned, and the error tells them
+// from files that are gone.
+func TestMergedFilesThatAreNotThereYet(t *testing.T) {
+	for _, c := range []struct {
+		recording recording
+		unclosed  bool
+	}{{merged, true}, {rocksdb, false}} {
+		job := newJob(t, c.recording)
+		job.completes(7)
+		u := job.chk(7).Join(MetadataName)
+		missing := filesOf(t, job.store, u)[0].URI
+		remove(t, job.store, missing)
+
+		_, err := Pin(t.Context(), job.store, app, job, PinOptions{Sleep: noSleep})
+		damaged, ok := errors.AsType[*DamagedError](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, []string{missing.String()}, damaged.Missing)
+		require.Equal(t, c.unclosed, damaged.Unclosed)
+		require.False(t, exists(t, job.store, LayoutOf(app).Metadata))
+
+		report, err := Verify(t.Context(), job.store, loaded(t, job.store, u))
+		require.NoError(t, err)
+		require.ErrorAs(t, report.Err(u), &damaged)
+		require.Equal(t, c.unclosed, damaged.Unclosed)
+	}
+}

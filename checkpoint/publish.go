@@ -104,8 +104,9 @@ func Warnings(s *Snapshot) []string {
 	var w []string
 	if s.Changelog() {
 		// Measured on 1.20.5 and 2.3.0: the entry point restores in NO_CLAIM, and
-		// ChangelogStateBackend cannot take the full snapshot that demands.
-		w = append(w, "changelog state: Flink does not restore it in application mode (only in CLAIM mode, from a disposable copy); pin a savepoint instead")
+		// ChangelogStateBackend cannot take the full snapshot that demands, whether it
+		// restored a checkpoint or a savepoint. A job without one reads its files.
+		w = append(w, "changelog state: in application mode a job that keeps its changelog on fails at the first checkpoint after it restored this; start it with state.changelog.enabled off (or in CLAIM mode, from a disposable copy)")
 	}
 	return w
 }

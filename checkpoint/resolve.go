@@ -252,6 +252,9 @@ func (f *finder) check() error {
 		// CheckpointMetadata of another version: "Unrecognized checkpoint version number".
 		f.warn("downgrade: %s can be read by Flink %s and later, not by %s", r.Path, since, opts.Flink)
 	}
+	if until := r.metadata.ReadableUntil(); !until.IsZero() && opts.Flink.Compare(until) > 0 {
+		f.warn("upgrade: %s can be read by Flink %s alone, not by %s; take a savepoint", r.Path, until, opts.Flink)
+	}
 	if opts.MaxAge <= 0 {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,10 @@ type RollbackOptions struct {
 
 	// DryRun chooses and proves, and writes nothing.
 	DryRun bool
+
+	// Timeout is how long it may take: nothing is published later. 0 means 5
+	// minutes.
+	Timeout time.Duration
 
 	Relocations Relocations
 	Logger      *slog.Logger // nil is silent
@@ -73,6 +78,7 @@ var (
 //   - [ErrNoGeneration], [ErrSeveralGenerations]: the generations are named.
 //   - *[DamagedError]: the generation does not prove; nothing was changed.
 //   - [ErrNewer]: others published meanwhile, again and again.
+//   - [ErrDeadline]: the time was over before it was published.
 //   - [ErrNoPin], [ErrPinGone], errors of the store.
 //
 // The hold is written first and last-state/_metadata after it, on the condition
@@ -84,6 +90,8 @@ var (
 // and has been at work since, takes that for unchanged and publishes. It needs
 // a second chkpin, and is over when that tick is: after [PinOptions].Timeout.
 func Rollback(ctx context.Context, store blobstore.Store, app blobstore.URI, opts RollbackOptions) (RolledBack, error) {
+	ctx, cancel := opts.limit(ctx)
+	defer cancel()
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -99,13 +107,17 @@ func Rollback(ctx context.Context, store blobstore.Store, app blobstore.URI, opt
 		err := r.once(ctx)
 		r.out.Warnings = r.tick.pinned.Warnings
 		if !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) || try == tries {
-			return r.out, err
+			return r.out, inTime(ctx, ErrDeadline, err)
 		}
 		opts.Logger.Info("starting again", "generation", r.wanted, "try", try, "reason", err)
 		if err := opts.Sleep(ctx, time.Duration(try)*time.Second); err != nil {
 			return r.out, err
 		}
 	}
+}
+
+func (o RollbackOptions) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, cmp.Or(o.Timeout, defaultTimeout), ErrDeadline)
 }
 
 // rollback is the state of one Rollback. It reads and mends what is published as
@@ -323,6 +335,13 @@ func (r *rollback) newHold(cur Record, standing *Hold, target Record) Hold {
 // restores. If the run whose checkpoint that is has not ended, the next tick
 // publishes its newest checkpoint again.
 func Release(ctx context.Context, store blobstore.Store, app blobstore.URI, opts RollbackOptions) (*Hold, error) {
+	ctx, cancel := opts.limit(ctx)
+	defer cancel()
+	hold, err := release(ctx, store, app, opts)
+	return hold, inTime(ctx, ErrDeadline, err)
+}
+
+func release(ctx context.Context, store blobstore.Store, app blobstore.URI, opts RollbackOptions) (*Hold, error) {
 	layout := LayoutOf(opts.Relocations.Apply(app))
 	hold, _, err := standingHold(ctx, store, layout)
 	if err != nil {

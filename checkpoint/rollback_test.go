@@ -3,9 +3,12 @@ package checkpoint
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chkpin/chkpin/blobstore"
 )
 
 // newBadNight is a pin of checkpoints 4, 5 and 6, the last of them bad, and the
@@ -286,4 +289,61 @@ func TestAnEmptyStartIsAnAlarm(t *testing.T) {
 	p = told.pins(app, PinOptions{})
 	require.False(t, p.StartedEmpty)
 	require.Equal(t, RestoredPin, p.RestoredFrom)
+}
+
+// A rollback never publishes after its deadline. Where the hold stands by then, it
+// says so: the same rollback finishes what this one began.
+func TestARollbackIsBounded(t *testing.T) {
+	l := LayoutOf(app)
+	for name, c := range map[string]struct {
+		slow   func(op string, u blobstore.URI) bool
+		onHold bool
+	}{
+		"before the hold": {func(op string, u blobstore.URI) bool { return op == "open" && u.Base() == MetadataName }, false},
+		"after the hold":  {func(op string, u blobstore.URI) bool { return op == "put" && u.Same(l.Metadata) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				job := newJob(t, hashmap)
+				for _, id := range []int64{4, 5} {
+					job.completes(id)
+					job.pins(app, PinOptions{})
+				}
+				before := get(t, job.store, l.Metadata)
+				store := &hooked{Store: job.store, call: func(op string, u blobstore.URI, do func() error) error {
+					if c.slow(op, u) {
+						<-time.After(2 * time.Minute) // of the time of synctest
+					}
+					return do()
+				}}
+				r, err := Rollback(t.Context(), store, app, RollbackOptions{Timeout: time.Minute})
+				require.ErrorIs(t, err, ErrDeadline)
+				require.Equal(t, c.onHold, r.OnHold)
+				require.Equal(t, before, get(t, job.store, l.Metadata))
+				r, err = Rollback(t.Context(), job.store, app, RollbackOptions{Timeout: time.Minute})
+				require.NoError(t, err)
+				require.Equal(t, ResultRolledBack, r.Result)
+			})
+		})
+	}
+}
+
+// So is the end of a hold.
+func TestAReleaseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		job := newJob(t, hashmap)
+		for _, id := range []int64{4, 5} {
+			job.completes(id)
+			job.pins(app, PinOptions{})
+		}
+		_, err := Rollback(t.Context(), job.store, app, RollbackOptions{})
+		require.NoError(t, err)
+		store := &hooked{Store: job.store, call: func(op string, u blobstore.URI, do func() error) error {
+			<-time.After(2 * time.Minute)
+			return do()
+		}}
+		_, err = Release(t.Context(), store, app, RollbackOptions{Timeout: time.Minute})
+		require.ErrorIs(t, err, ErrDeadline)
+		require.True(t, exists(t, job.store, LayoutOf(app).Hold))
+	})
 }

@@ -160,6 +160,7 @@ func (d *delivery) prove(files []stateFile, listed map[string]blobstore.Object) 
 func (d *delivery) copyAll(ctx context.Context, copies []*stateFile) error {
 	var mu sync.Mutex
 	var missing []string
+	unclosed := true
 	g, gctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for range min(cmp.Or(d.parallel, inFlight), len(copies)) { // goroutines that stay, since an SDK's calls grow large stacks
@@ -174,6 +175,7 @@ func (d *delivery) copyAll(ctx context.Context, copies []*stateFile) error {
 				case errors.Is(err, blobstore.ErrNotExist):
 					mu.Lock()
 					missing = append(missing, f.URI.String())
+					unclosed = unclosed && f.merged
 					mu.Unlock()
 				case err != nil:
 					return err
@@ -189,7 +191,7 @@ func (d *delivery) copyAll(ctx context.Context, copies []*stateFile) error {
 	}
 	if len(missing) > 0 {
 		slices.Sort(missing)
-		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: d.source.String(), Missing: missing})
+		return fmt.Errorf("%w: %w", errVanished, &DamagedError{URI: d.source.String(), Missing: missing, Unclosed: unclosed})
 	}
 	return nil
 }

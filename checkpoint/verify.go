@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/chkpin/chkpin/blobstore"
+	"github.com/chkpin/chkpin/checkpoint/metadata"
 )
 
 // inFlight bounds the storage calls under way at once.
@@ -16,6 +17,8 @@ type Report struct {
 	Bytes     int64 // of the distinct byte ranges in them
 	Missing   []string
 	WrongSize []string
+
+	gone int // missing files that Flink has closed
 }
 
 // OK reports whether every byte range is there.
@@ -26,7 +29,10 @@ func (r Report) Err(u blobstore.URI) error {
 	if r.OK() {
 		return nil
 	}
-	return &DamagedError{URI: u.String(), Missing: r.Missing, WrongSize: r.WrongSize}
+	return &DamagedError{
+		URI: u.String(), Missing: r.Missing, WrongSize: r.WrongSize,
+		Unclosed: r.gone == 0 && len(r.WrongSize) == 0,
+	}
 }
 
 // Verify checks that every byte range a checkpoint names exists, by the sizes
@@ -69,6 +75,8 @@ type extent struct {
 	need  int64 // the file has at least this many bytes
 	open  bool  // and maybe more
 	known bool  // some handle said a size
+
+	merged bool // it holds segments, maybe of several checkpoints
 }
 
 func (e *extent) add(offset, size int64, open bool) {
@@ -113,6 +121,7 @@ func foldFiles(refs []Reference) []stateFile {
 		}
 		f := &files[i]
 		f.add(r.Offset, r.Size, r.open)
+		f.merged = f.merged || r.Kind == metadata.Segment
 		if r.Size < 0 {
 			continue
 		}
@@ -134,6 +143,9 @@ func check(files []stateFile, sizeOf func(stateFile) (int64, bool)) Report {
 		switch {
 		case !ok:
 			r.Missing = append(r.Missing, f.URI.String())
+			if !f.merged {
+				r.gone++
+			}
 		case !f.fits(size):
 			r.WrongSize = append(r.WrongSize, f.URI.String())
 		}

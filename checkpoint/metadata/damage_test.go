@@ -148,6 +148,7 @@ func TestFormatError(t *testing.T) {
 		"negative index":          {data: operator(2).i32(1).i32(-1), size: 4, field: "operators[0].subtasks[0].index", err: ErrValue},
 		"legacy state":            {data: operator(2).i32(1).i32(0).i64(-1).i32(1), size: 4, field: "operators[0].subtasks[0].legacyState", err: ErrValue},
 		"operator tag":            {data: subtask(3).i32(1).i8(5), size: 1, field: operatorField + ".tag", err: ErrTag},
+		"operator null":           {data: subtask(3).i32(1).i8(0), size: 1, field: operatorField + ".tag", err: ErrTag},
 		"operator states":         {data: subtask(3).i32(1).i8(4).i32(-2), size: 4, field: operatorField + ".states", err: ErrCount},
 		"operator mode":           {data: subtask(3).i32(1).i8(4).i32(1).utf("s").i8(3), size: 1, field: operatorField + ".states[0].mode", err: ErrValue},
 		"operator offsets":        {data: subtask(3).i32(1).i8(4).i32(1).utf("s").i8(0).i32(99), size: 4, field: operatorField + ".states[0].offsets", err: ErrCount},

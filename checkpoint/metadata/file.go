@@ -17,7 +17,7 @@ type File struct {
 	Properties   Properties
 
 	// HighestTag is the highest handle tag in the file. Releases added tags without a new format version, so it
-	// decides together with Version which Flink can read the file: 6 needs 1.11, 7 needs 1.13, 8 to 12 need
+	// decides together with Version, and with what came to version 3 without a tag, which Flink can read the file: 6 needs 1.11, 7 needs 1.13, 8 to 12 need
 	// 1.15 (8 to 10 in the Flink114 dialect: 1.14), 13 and 14 need 1.16, 15 to 17 need 1.20.
 	HighestTag byte
 
@@ -35,10 +35,10 @@ const (
 	// Standard is how every release but the two below reads and writes.
 	Standard Dialect = iota
 	// Flink111 is version 3 of Flink 1.11: channel state without the index of the subtask
-	// (ChannelStateHandleSerializer 1.11.6 and 1.12.7). Not seen on real files yet.
+	// (ChannelStateHandleSerializer 1.11.6 and 1.12.7). Later releases refuse it.
 	Flink111
-	// Flink114 is version 3 of Flink 1.14 with the changelog of that release, which lacked several fields.
-	// Not seen on real files yet.
+	// Flink114 is version 3 of Flink 1.14 with the changelog of that release, which lacked several fields. Later
+	// releases refuse it.
 	Flink114
 )
 

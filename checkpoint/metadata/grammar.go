@@ -37,9 +37,8 @@ const (
 	keyedChangelogV2        = 14
 )
 
-// Operator state handles.
+// Operator state handles. Absent ones have no tag: Flink writes 0 for none, and its readers since 1.12 fail on it.
 const (
-	operatorNull      = 0
 	operatorPartition = 4
 	operatorMerged    = 17
 )
@@ -298,8 +297,6 @@ func (r *reader) operatorHandle(role Role) bool {
 		return false
 	}
 	switch tag {
-	case operatorNull:
-		return true
 	case operatorPartition:
 		return r.namedStates("states") && r.stream("delegate", slot{role: role})
 	case operatorMerged:

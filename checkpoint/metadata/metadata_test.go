@@ -33,6 +33,34 @@ func TestRealFiles(t *testing.T) {
 	}
 }
 
+// Together the files that Flink wrote hold every handle tag that a version and dialect has. (Of tag 3 there are two: a
+// keyed handle until 1.14, and a stream handle since 1.13.)
+func TestRealFilesHoldEveryTag(t *testing.T) {
+	found := map[string]uint32{}
+	for _, data := range realFiles(t) {
+		file, err := Parse(data)
+		require.NoError(t, err)
+		found[fmt.Sprintf("%d %v", file.Version, file.Dialect)] |= file.tags
+	}
+	tags := map[string][]int{}
+	for format, bits := range found {
+		for tag := range 32 {
+			if bits>>tag&1 == 1 {
+				tags[format] = append(tags[format], tag)
+			}
+		}
+	}
+	assert.Equal(t, map[string][]int{
+		"2 standard":   {0, 1, 2, 3, 4, 5},
+		"3 flink-1.11": {0, 1, 2, 3, 4, 5, 6},
+		"3 flink-1.14": {0, 1, 2, 3, 5, 6, 8, 9, 10}, // 4 and 7 do not tell it from standard
+		"3 standard":   {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12},
+		"4 standard":   {0, 1, 2, 3, 4, 6, 7, 9, 11, 12, 13, 14, 15, 16, 17},
+		"5 standard":   {0, 1, 2, 3, 4, 6, 7, 9, 11, 12, 13, 14, 15, 16, 17},
+		"6 standard":   {0, 1, 2, 3, 4, 6, 7, 9, 11, 12, 13, 14, 15, 16, 17},
+	}, tags)
+}
+
 // describe tells in a page what is in a file.
 func describe(t *testing.T, f *File) string {
 	var b strings.Builder

@@ -2,7 +2,11 @@ package metadata
 
 import (
 	"errors"
+	"flag"
 	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +72,55 @@ func TestRewriteThereAndBack(t *testing.T) {
 	}
 	for name, e := range generated() {
 		t.Run(name, func(t *testing.T) { checkRewrite(t, e.buf) })
+	}
+}
+
+var rewritten = flag.String("rewritten", "", "write what TestRewriteElsewhere makes to this folder (see testdata/generator)")
+
+// Every real file can be made to name other files throughout: absolute ones, as a pin does, or relative ones where the
+// format has them. Flink's own readers have read the results and written the same bytes again: testdata/README.md.
+func TestRewriteElsewhere(t *testing.T) {
+	for name, data := range realFiles(t) {
+		for _, form := range []string{"absolute", "relative"} {
+			t.Run(name+"/"+form, func(t *testing.T) {
+				file, err := Parse(data)
+				require.NoError(t, err)
+				place := func(h Handle) Path {
+					text, _ := h.Path()
+					text = fmt.Sprintf("é-€-😀-%08x", crc32.ChecksumIEEE([]byte(text)))
+					if form == "relative" && file.Version > 2 && (h.Kind == AbsoluteFile || h.Kind == RelativeFile) {
+						return Path{Text: text, Relative: true}
+					}
+					return Path{Text: "s3://bucket/app/last-state/state/" + text}
+				}
+				out, err := file.Rewrite(func(h Handle) (Path, error) { return place(h), nil })
+				require.NoError(t, err)
+
+				var want []Path
+				for h := range file.Handles() {
+					if h.Kind != Inline && h.Kind != EmptySegment {
+						want = append(want, place(h))
+					}
+				}
+				var got []Path
+				moved, err := Parse(out)
+				require.NoError(t, err)
+				for h := range moved.Handles() {
+					if h.Kind != Inline && h.Kind != EmptySegment {
+						path, err := current(h)
+						require.NoError(t, err)
+						got = append(got, path)
+					}
+				}
+				assert.Equal(t, want, got)
+				assert.Equal(t, file.Dialect, moved.Dialect)
+				if *rewritten != "" {
+					dir := filepath.Join(*rewritten, name, form)
+					require.NoError(t, os.MkdirAll(dir, 0o755))
+					require.NoError(t, os.WriteFile(filepath.Join(dir, "_metadata"), out, 0o644))
+				}
+			})
+		}
 	}
 }
 

@@ -15,13 +15,15 @@ type doctorCommand struct {
 	jobManager `group:"Reaching the JobManager:"`
 	jobChoice
 
-	Manifest string `type:"path" placeholder:"FILE" env:"CHKPIN_MANIFEST" help:"Kubernetes manifest, of one or more documents, that starts the job: are its arguments what Flink reads?"`
+	Replica  []appURI `placeholder:"URI" env:"CHKPIN_REPLICA" help:"A folder that pin keeps a copy of the pin in, as its own --replica says. Repeatable."`
+	Manifest string   `type:"path" placeholder:"FILE" env:"CHKPIN_MANIFEST" help:"Kubernetes manifest, of one or more documents, that starts the job: are its arguments what Flink reads?"`
 }
 
 // Help is what chkpin doctor --help says first.
 func (*doctorCommand) Help() string {
 	return `Looks at the store, the JobManager and the manifest, and says what is wrong, worst first, each with what to do.
-It changes nothing: one probe below <app>/last-state is written, read and deleted, to try the rights.
+It changes nothing: one probe below <app>/last-state, and below that of each --replica, is written, read and deleted,
+to try the rights.
 
   chkpin doctor s3://bucket/orders http://orders-jobmanager:8081 --manifest orders.yaml
 

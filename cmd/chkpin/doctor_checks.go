@@ -21,6 +21,7 @@ var checks = []struct {
 	{"lineage", jobContinuesThePin},
 	{"pin-age", pinFollowsTheJob},
 	{"generations", generationsRestore},
+	{"replicas", replicasFollow},
 	{"foreign", pinIsOurs},
 	{"writers", oneWriter},
 
@@ -36,6 +37,7 @@ var checks = []struct {
 	// What makes it worse than it need be.
 	{"retention", checkpointsAreRetained},
 	{"num-retained", checkpointsLiveLongEnough},
+	{"merging", mergedFilesAreThere},
 	{"entropy", entropyIsConfigured},
 	{"lifecycle", bucketKeepsThePin},
 	{"versioning", versionsArePruned},

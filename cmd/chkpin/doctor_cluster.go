@@ -232,13 +232,14 @@ func stateIsRestorable(p *patient) []finding {
 	if !on && !pinned {
 		return nil
 	}
-	const fix = "turn state.changelog.enabled (state.backend.changelog.enabled up to 1.19) off, or stop the job with chkpin stop: savepoints restore"
+	const fix = "turn state.changelog.enabled (state.backend.changelog.enabled up to 1.19) off for the job that restores: then it reads the pin, changelog or not"
 	// Measured on 1.20.5 and 2.3.0: the entry point restores in NO_CLAIM, and
-	// ChangelogStateBackend cannot take the full snapshot that demands.
+	// ChangelogStateBackend cannot take the full snapshot that demands, whether it
+	// restored a checkpoint or a savepoint.
 	if c != nil && p.application() {
-		return misconfigured(fix, "changelog state: in application mode Flink restores no checkpoint of it, the pin included")
+		return misconfigured(fix, "changelog state: in application mode a job with a changelog fails at its first checkpoint after a restore, whatever it restored")
 	}
-	return doubt(fix, "changelog state: Flink restores its checkpoints in CLAIM mode only, which the pin must not be given to")
+	return doubt(fix, "changelog state: a job with a changelog goes on after a restore in CLAIM mode only, which the pin must not be given to (chkpin copy makes one to claim)")
 }
 
 func pinIsNotIgnored(p *patient) []finding {
@@ -301,6 +302,20 @@ func numbersAreFree(p *patient) []finding {
 	newest := p.cluster.newest
 	return doubt("move them away once the pin restores: Flink deletes or stumbles over them when its numbers get there, and whoever takes the highest number for the newest is wrong",
 		"%s of an earlier run lie beside the newest checkpoint, chk-%d, in %s", firstFew(names), newest.ID, newest.Path.Dir())
+}
+
+func mergedFilesAreThere(p *patient) []finding {
+	enabled, _ := p.setting("execution.checkpointing.file-merging.enabled")
+	across, from := p.setting("execution.checkpointing.file-merging.across-checkpoint-boundary")
+	if !strings.EqualFold(enabled, "true") || !strings.EqualFold(across, "true") {
+		return nil
+	}
+	dir, _ := p.setting("execution.checkpointing.dir", "state.checkpoints.dir")
+	if u, err := blobstore.Parse(dir); err != nil || u.Family() == blobstore.FamilyFile {
+		return fine("files are merged across checkpoints, on a volume, where a growing file is there")
+	}
+	return misconfigured("turn execution.checkpointing.file-merging.across-checkpoint-boundary off; merging within a checkpoint is no problem",
+		"files are merged across checkpoints (by %s) in %s: such a file is not there before Flink closes it, so a complete checkpoint cannot be restored yet, nor pinned", from, dir)
 }
 
 func entropyIsConfigured(p *patient) []finding {

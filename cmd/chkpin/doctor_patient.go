@@ -30,6 +30,8 @@ type patient struct {
 	probe  rightsProbe
 	rules  storeRules
 
+	replicas []replicaFacts
+
 	cluster  *clusterFacts // nil when no JobManager was named
 	source   sourceFacts   // the job's newest checkpoint, as the store has it
 	tickErr  error         // of a tick that writes nothing; nil when there was none
@@ -121,6 +123,7 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 	if p.closed == nil {
 		p.lookAtStore(gctx, g, env)
 	}
+	p.lookAtReplicas(gctx, g, env, c.Replica)
 	if client != nil {
 		g.Go(func() error {
 			p.ask(gctx, client, c.choice())
@@ -210,7 +213,7 @@ func (p *patient) lookAtSource(ctx context.Context, env *environment, job checkp
 		return // a tick would wait for a checkpoint that it can see
 	}
 	_, p.tickErr = checkpoint.Pin(ctx, env.store, p.app, job,
-		checkpoint.PinOptions{DryRun: true, Timeout: dryTick, Relocations: env.relocations, Logger: env.log})
+		checkpoint.PinOptions{DryRun: true, Timeout: dryTick, Replicas: p.replicaApps(), Relocations: env.relocations, Logger: env.log})
 }
 
 // dryTick bounds the tick that writes nothing: most of what it finds, it finds

@@ -47,6 +47,11 @@ func (p *patient) wayBack() string {
 			return fmt.Sprintf("generation %s restores, and chkpin resolve falls back to it; the next tick mends the pin", g.Name)
 		}
 	}
+	for _, r := range p.replicas {
+		if r.closed == nil && r.pin.Restores() && p.isCopy(r.pin.Record) {
+			return fmt.Sprintf("no generation restores, but replica %s does, from checkpoint %d: chkpin resolve %[1]s", r.app, r.pin.Pin.CheckpointID)
+		}
+	}
 	return "no generation restores; find a checkpoint or savepoint that chkpin verify calls restorable, and do not start without state by accident"
 }
 

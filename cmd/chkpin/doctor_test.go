@@ -65,6 +65,17 @@ func (p *patient) clone() *patient {
 }
 
 // set is a setting that the JobManager shows. "" leaves it out.
+// merge has the job merge files across checkpoints in a folder.
+func merge(p *patient, checkpoints string) {
+	p.settings[0] = settingsFrom{fromJobManager, flinkconf.Of(map[string]string{
+		"execution.target":                                                "embedded",
+		"execution.checkpointing.dir":                                     checkpoints,
+		"execution.checkpointing.num-retained":                            "20",
+		"execution.checkpointing.file-merging.enabled":                    "true",
+		"execution.checkpointing.file-merging.across-checkpoint-boundary": "true",
+	})}
+}
+
 func (p *patient) set(key, value string) {
 	values := map[string]string{key: value}
 	for _, k := range []string{"execution.target", "execution.checkpointing.dir", "execution.checkpointing.num-retained"} {
@@ -78,6 +89,15 @@ func (p *patient) set(key, value string) {
 func (p *patient) start(s manifest.Start) {
 	s.Where = "Deployment orders, container jobmanager"
 	p.manifest = &manifest.Manifest{Starts: []manifest.Start{s}}
+}
+
+// replicate gives the pin a replica that is so far behind.
+func (p *patient) replicate(lag time.Duration) {
+	r := replicaFacts{app: blobstore.MustParse("file:///second"), pin: p.pin}
+	r.pin.Record.Generation = "00000000-chk-1"
+	r.pin.Record.Checkpoint.Triggered = r.pin.Record.Checkpoint.Triggered.Add(-lag)
+	r.pin.Record.Origin = &checkpoint.Origin{App: p.app.String(), SHA256: "of an earlier one"}
+	p.replicas = []replicaFacts{r}
 }
 
 // one is the finding of a check that there is to be.
@@ -99,6 +119,12 @@ func TestAHealthyPatient(t *testing.T) {
 	}
 	require.NoError(t, verdictOn(findings))
 	assert.GreaterOrEqual(t, len(findings), 14)
+}
+
+func TestFilesMergedAcrossCheckpointsAreFineOnAVolume(t *testing.T) {
+	p := examined(t).clone()
+	merge(p, "file:///x")
+	assert.Equal(t, healthy, one(t, diagnose(p), "merging").Severity)
 }
 
 // Each fault, what the doctor calls it, and how the command ends.
@@ -222,12 +248,13 @@ func TestFindings(t *testing.T) {
 			p.pin.Record.Previous = []checkpoint.Run{{JobID: p.pin.Record.Run.JobID, Started: 1}}
 		}, "job-id", noted, "had the same job id", done},
 		"numbers are taken": {func(p *patient) { p.source.ahead = []int64{9, 8} }, "numbering", doubtful, "chk-9, chk-8 of an earlier run lie beside the newest checkpoint, chk-6", done},
-		"changelog":         {func(p *patient) { p.cluster.config.Changelog = true }, "changelog", severe, "restores no checkpoint of it", misused},
+		"changelog":         {func(p *patient) { p.cluster.config.Changelog = true }, "changelog", severe, "fails at its first checkpoint after a restore", misused},
 		"changelog, session": {func(p *patient) { p.cluster.config.Changelog = true; p.set("execution.target", "") },
 			"changelog", doubtful, "in CLAIM mode only", done},
-		"entropy without a mark": {func(p *patient) { p.set("s3.entropy.key", "_entropy_") }, "entropy", doubtful, "does not use it", done},
-		"a mark without entropy": {func(p *patient) { p.set("execution.checkpointing.dir", "s3://b/_entropy_/x") }, "entropy", doubtful, "taken literally", done},
-		"entropy in the app":     {func(p *patient) { p.set("s3.entropy.key", "/app") }, "entropy", severe, "another path than chkpin writes", misused},
+		"files merged across checkpoints": {func(p *patient) { merge(p, "s3://b/x") }, "merging", severe, "cannot be restored yet", misused},
+		"entropy without a mark":          {func(p *patient) { p.set("s3.entropy.key", "_entropy_") }, "entropy", doubtful, "does not use it", done},
+		"a mark without entropy":          {func(p *patient) { p.set("execution.checkpointing.dir", "s3://b/_entropy_/x") }, "entropy", doubtful, "taken literally", done},
+		"entropy in the app":              {func(p *patient) { p.set("s3.entropy.key", "/app") }, "entropy", severe, "another path than chkpin writes", misused},
 		"CLAIM, in force": {func(p *patient) { p.set("execution.state-recovery.claim-mode", "CLAIM") },
 			"claim-mode", severe, "the JobManager's configuration says CLAIM: Flink then deletes the pin", misused},
 		"CLAIM, in a file": {func(p *patient) {
@@ -243,6 +270,12 @@ func TestFindings(t *testing.T) {
 		}, "claim-mode", doubtful, "the manifest says CLAIM", done},
 		"--claimMode CLAIM": {func(p *patient) { p.start(manifest.Start{Action: "run", ClaimMode: "CLAIM"}) },
 			"claim-mode", severe, "Deployment orders, container jobmanager restores in CLAIM mode", misused},
+
+		"a replica, late":                   {func(p *patient) { p.replicate(20 * time.Minute) }, "replicas", doubtful, "is behind the pin by 20m0s: it has 00000000-chk-1, ", done},
+		"a replica, a tick behind":          {func(p *patient) { p.replicate(time.Minute) }, "replicas", noted, "is behind the pin by 1m0s", done},
+		"a replica, ahead":                  {func(p *patient) { p.replicate(-time.Minute) }, "replicas", doubtful, "has 00000000-chk-1, ", done},
+		"a replica that may not be written": {func(p *patient) { p.replicate(0); p.replicas[0].probe.write = storeError("put") }, "replicas", severe, "replica file:///second: ", denied},
+		"a replica of another":              {func(p *patient) { p.replicate(0); p.replicas[0].pin.Record.Origin.App = "file:///other" }, "replicas", severe, "it is no copy of", refused},
 
 		"the pin goes to the job": {func(p *patient) {
 			p.start(manifest.Start{Action: "standalone-job", Stopped: "--password=secret", Rest: []string{"--fromSavepoint", "s3://x"}})

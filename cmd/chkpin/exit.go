@@ -110,6 +110,11 @@ var verdicts = []verdict{
 	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
 	{refused, as[*runningError], "stop the job first, with chkpin stop; without --strict this is a warning"},
 	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
+	{damaged, unclosed, "does the job merge files across checkpoints (execution.checkpointing.file-merging.across-checkpoint-boundary)? " +
+		"In S3 and Azure such a file is not there before Flink closes it, so turn that off; chkpin stop pins a savepoint; the pin was left alone"},
+	{failed, is(checkpoint.ErrCollectTime), "what was deleted is garbage; run it again, or raise --timeout"},
+	{damaged, as[*checkpoint.VanishedError], "set execution.checkpointing.num-retained (state.checkpoints.num-retained before 1.20) to 2 or more, or a longer interval, " +
+		"so that a checkpoint outlives its copy; the pin was left alone"},
 	{damaged, as[*checkpoint.DamagedError], "chkpin verify shows what is wrong"},
 	{unreachable, is(flinkrest.ErrUnavailable), "is the URL right and the JobManager up? The pin was left alone"},
 	{misused, is(vvp.ErrConfig), "chkpin transition --help lists what says how to reach the platform"},
@@ -127,6 +132,12 @@ var verdicts = []verdict{
 func writing(err error) bool {
 	e, ok := errors.AsType[*blobstore.Error](err)
 	return ok && (e.Op == "put" || e.Op == "copy" || e.Op == "delete")
+}
+
+// unclosed: what is missing are files that Flink may not have written yet.
+func unclosed(err error) bool {
+	e, ok := errors.AsType[*checkpoint.DamagedError](err)
+	return ok && e.Unclosed
 }
 
 // onHold: the pin is held, whatever the run.

@@ -75,3 +75,16 @@ func TestVerdictOfWrapped(t *testing.T) {
 	assert.Equal(t, failed, verdictOf(t.Context(), errors.New("surprise")).outcome)
 	assert.Equal(t, done, verdictOf(t.Context(), nil).outcome)
 }
+
+// A source that went on vanishing is no damage to look for: pin leaves the hint to
+// the table, which says what to set.
+func TestVanishedSourceHint(t *testing.T) {
+	last := &checkpoint.DamagedError{URI: "s3://b/1/chk-9/_metadata", Missing: []string{"s3://b/1/chk-9/x"}}
+	p := checkpoint.Pinned{Source: "s3://b/1/chk-9"}
+	err := (&pinCommand{}).explain(p, &checkpoint.VanishedError{Times: 4, Last: last})
+	v := verdictOf(t.Context(), err)
+	assert.Equal(t, damaged, v.outcome)
+	assert.Contains(t, hintFor(err, v), "execution.checkpointing.num-retained")
+	assert.Contains(t, err.Error(), "was deleted while it was copied, 4 times in a row")
+	assert.Contains(t, hintFor((&pinCommand{}).explain(p, last), v), "chkpin verify")
+}

@@ -16,10 +16,11 @@ import (
 )
 
 type gcCommand struct {
-	App   appURI        `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
-	Keep  int           `default:"3" env:"CHKPIN_KEEP" help:"Generations to keep, at least 2."`
-	Grace time.Duration `default:"1h" env:"CHKPIN_GRACE" help:"Keep what is younger, by the store's clock; at least three times pin's --timeout."`
-	Yes   bool          `help:"Delete; without it, only say what would go."`
+	App     appURI        `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	Keep    int           `default:"3" env:"CHKPIN_KEEP" help:"Generations to keep, at least 2."`
+	Grace   time.Duration `default:"1h" env:"CHKPIN_GRACE" help:"Keep what is younger, by the store's clock; at least three times pin's --timeout."`
+	Timeout time.Duration `default:"10m" env:"CHKPIN_TIMEOUT" help:"Nothing is deleted later than this; the next collection goes on."`
+	Yes     bool          `help:"Delete; without it, only say what would go."`
 }
 
 // safeGrace is three times the default of pin's --timeout.
@@ -47,6 +48,8 @@ var errKeep = fmt.Errorf("--keep must be at least %d", checkpoint.MinKeep)
 // Validate refuses what would otherwise silently mean something else.
 func (c *gcCommand) Validate() error {
 	switch {
+	case c.Timeout <= 0:
+		return errTimeout
 	case c.Grace <= 0:
 		return errors.New("--grace must be more than 0s")
 	case c.Keep < checkpoint.MinKeep:
@@ -60,7 +63,7 @@ func (c *gcCommand) Run(ctx context.Context, env *environment) error {
 		env.log.Warn("with a grace below 15m, be sure that no tick is at work: what it has copied would be deleted under its hands", "grace", c.Grace)
 	}
 	report, err := checkpoint.GC(ctx, env.store, c.App.URI, checkpoint.GCOptions{
-		Keep: c.Keep, Grace: c.Grace, Delete: c.Yes, Relocations: env.relocations,
+		Keep: c.Keep, Grace: c.Grace, Delete: c.Yes, Timeout: c.Timeout, Relocations: env.relocations,
 	})
 	if err != nil {
 		return err

@@ -29,11 +29,13 @@ type tickFlags struct {
 	ReplicaKeep int      `default:"3" env:"CHKPIN_REPLICA_KEEP" help:"Generations to keep in each replica, at least 2."`
 }
 
+var errTimeout = errors.New("--timeout must be more than 0s")
+
 // Validate refuses what would otherwise silently mean something else.
 func (f tickFlags) Validate() error {
 	switch {
 	case f.Timeout <= 0:
-		return errors.New("--timeout must be more than 0s")
+		return errTimeout
 	case f.Keep < checkpoint.MinKeep:
 		return errKeep
 	case f.ReplicaKeep < checkpoint.MinKeep:
@@ -183,7 +185,7 @@ func (c *pinCommand) explain(p checkpoint.Pinned, err error) error {
 	switch {
 	case errors.Is(err, checkpoint.ErrNoCheckpoint) && !c.Checkpoints.IsZero():
 		return &hintedError{err, fmt.Sprintf("wait for the job's next one; --checkpoints counts only if the JobManager restored one of %s", c.Checkpoints.Join(p.JobID))}
-	case isDamageOf(err, p.Source):
+	case isDamageOf(err, p.Source) && !as[*checkpoint.VanishedError](err) && !unclosed(err):
 		return &hintedError{err, "the pin was left alone; chkpin verify " + p.Source + " shows what is wrong"}
 	}
 	return err

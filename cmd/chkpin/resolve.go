@@ -37,7 +37,7 @@ func (c restoreChoice) Validate() error {
 	case c.AnyLineage && len(c.Checkpoints)+len(c.Savepoints) == 0:
 		return errors.New("--any-lineage needs --checkpoints or --savepoints")
 	case c.Timeout <= 0:
-		return errors.New("--timeout must be more than 0s")
+		return errTimeout
 	}
 	return nil
 }

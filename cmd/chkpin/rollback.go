@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -12,11 +13,12 @@ import (
 )
 
 type rollbackCommand struct {
-	App        appURI `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
-	Generation string `arg:"" optional:"" help:"What to publish: 00000042-chk-1337, 42 or chk-1337; by default what was published before."`
-	Reason     string `placeholder:"TEXT" env:"CHKPIN_REASON" help:"Why; every tick that is held says it."`
-	DryRun     bool   `env:"CHKPIN_DRY_RUN" help:"Choose and prove, and write nothing."`
-	Release    bool   `help:"End the hold instead: the running job may be pinned again."`
+	App        appURI        `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
+	Generation string        `arg:"" optional:"" help:"What to publish: 00000042-chk-1337, 42 or chk-1337; by default what was published before."`
+	Reason     string        `placeholder:"TEXT" env:"CHKPIN_REASON" help:"Why; every tick that is held says it."`
+	DryRun     bool          `env:"CHKPIN_DRY_RUN" help:"Choose and prove, and write nothing."`
+	Timeout    time.Duration `default:"5m" env:"CHKPIN_TIMEOUT" help:"Nothing is published later than this."`
+	Release    bool          `help:"End the hold instead: the running job may be pinned again."`
 }
 
 // Help is what kong prints after the summary.
@@ -38,6 +40,9 @@ pins its newest one: where that is the bad state, stop the job first.`
 
 // Validate refuses what would otherwise silently be ignored.
 func (c *rollbackCommand) Validate() error {
+	if c.Timeout <= 0 {
+		return errTimeout
+	}
 	if c.Release && (c.Generation != "" || c.Reason != "") {
 		return errors.New("--release ends the hold and takes neither a generation nor a --reason")
 	}
@@ -73,7 +78,7 @@ func (c *rollbackCommand) Run(ctx context.Context, env *environment) error {
 
 func (c *rollbackCommand) options(env *environment) checkpoint.RollbackOptions {
 	return checkpoint.RollbackOptions{
-		Generation: c.Generation, Reason: c.Reason, DryRun: c.DryRun, Relocations: env.relocations, Logger: env.log,
+		Generation: c.Generation, Reason: c.Reason, DryRun: c.DryRun, Timeout: c.Timeout, Relocations: env.relocations, Logger: env.log,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,12 @@ func TestReport(t *testing.T) {
 	assert.Regexp(t, `^wall +3000\.0 ms +1000\.0 ms +3\.00 *$`, lines[2])
 	assert.Regexp(t, `^RSS +70 MiB +35 MiB +2\.00 +at most 64 MiB +MISSED$`, lines[3])
 	assert.Equal(t, "1 of 2 targets met", lines[4])
+}
+
+// A pattern that no part matches is a mistake, not an empty table.
+func TestNoPart(t *testing.T) {
+	b := &benchmark{only: regexp.MustCompile("^nothing$")}
+	require.ErrorContains(t, b.run(t.Context()), "^nothing$")
 }
 
 func TestMedian(t *testing.T) {

@@ -5,12 +5,15 @@
 //
 // A tick is measured beside a script around the AWS CLI (script.sh), the first
 // pin of many files beside "s5cmd cp" of the same files, copies between a volume
-// and S3 beside "rclone copy", the start beside the least program with the same
-// SDK (package bare), and a listing of a hundred thousand objects beside "s5cmd
-// ls", which only names them. All speak to versitygw on the loopback; what is
-// compared runs in turn, and each figure is a median, but for listings, which run
-// once. Requests are counted by a proxy, and steps with a latency added, so that
-// requests sent at once are seen as such. RSS is that of the largest process.
+// and S3, between a volume and Azure and within Azure beside "rclone copy", the
+// start beside the least program with the same SDK (package bare), and a listing
+// of a hundred thousand objects beside "s5cmd ls", which only names them. All speak
+// to versitygw or Azurite on the loopback; what is compared runs in turn, and each
+// figure is a median, but for listings, which run once. Requests are counted by a
+// proxy, and steps with a latency added, so that requests sent at once are seen as
+// such. RSS is that of the largest process. -only measures some parts of it:
+//
+//	go run ./cmd/chkpin/bench -only copies build/chkpin
 //
 // A missed target is marked in the table and is no failure: other load on the
 // machine is part of what is measured.
@@ -24,6 +27,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -35,6 +39,11 @@ func main() {
 	flag.IntVar(&b.files, "files", 20_000, "files of the first pin")
 	flag.IntVar(&b.fileRuns, "file-runs", 3, "runs of the first pin")
 	flag.IntVar(&b.targets, "targets", 500, "applications of a fleet")
+	b.only = regexp.MustCompile("")
+	flag.Func("only", "measure only the parts whose `NAME` matches: requests, ticks, starts, first-pin, copies-s3, copies-azure, listings, fleet", func(pattern string) (err error) {
+		b.only, err = regexp.Compile(pattern)
+		return err
+	})
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] CHKPIN-BINARY")
 		flag.PrintDefaults()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/chkpin/chkpin/blobstore/storetest/faults"
@@ -26,17 +27,30 @@ type benchmark struct {
 	runs     int // of each tick
 	files    int // of the first pin
 	fileRuns int
-	targets  int // of a fleet
+	targets  int            // of a fleet
+	only     *regexp.Regexp // the parts to measure
 	progress func(format string, args ...any)
 
 	small []string // the files of the job's next checkpoint
 }
 
 func (b *benchmark) run(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{b.requests, b.ticks, b.starts, b.firstPin, b.moves, b.listings, b.fleetTicks} {
-		if err := part(ctx); err != nil {
-			return err
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context) error
+	}{
+		{"requests", b.requests}, {"ticks", b.ticks}, {"starts", b.starts}, {"first-pin", b.firstPin}, {"copies-s3", b.movesS3},
+		{"copies-azure", b.movesAzure}, {"listings", b.listings}, {"fleet", b.fleetTicks},
+	} {
+		if !b.only.MatchString(part.name) {
+			continue
 		}
+		if err := part.measure(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	if len(b.rows) == 0 {
+		return fmt.Errorf("no part is named %q", b.only)
 	}
 	return nil
 }

@@ -223,7 +223,7 @@ func (s *story) pinPath() string { return s.app.Join("last-state", "_metadata").
 func (s *story) manifest(entry ...string) (file string) {
 	s.Helper()
 	words := append([]string{"standalone-job", "--job-classname", "PinnedState"}, entry...)
-	args, err := json.Marshal(append(words, sizes.Args()...))
+	args, err := json.Marshal(append(words, s.options.Args()...))
 	require.NoError(s, err)
 	file = filepath.Join(s.dir, "manifest.yaml")
 	text := fmt.Sprintf(`apiVersion: apps/v1

@@ -43,13 +43,15 @@ func (c cell) String() string { return c.release + "/" + c.backend + "/" + c.sto
 // pluginVersion is the version of a filesystem plugin for the cell: that of the release, or its neighbour where not all
 // repositories have that.
 func (c cell) pluginVersion(kind storage) string {
-	switch {
-	case c.release != "1.20.5":
-		return c.release
-	case kind == azure:
-		return "1.20.0"
+	if neighbour, differs := map[string]string{
+		"1.15.4 flink-s3-fs-hadoop":    "1.15.2",
+		"1.20.5 flink-s3-fs-hadoop":    "1.20.1",
+		"1.20.5 flink-s3-fs-presto":    "1.20.0",
+		"1.20.5 flink-azure-fs-hadoop": "1.20.0",
+	}[c.release+" "+kind.plugin]; differs {
+		return neighbour
 	}
-	return "1.20.1"
+	return c.release
 }
 
 // sqlClientVersion is the version of the SQL client for the cell, likewise.

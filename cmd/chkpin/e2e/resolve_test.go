@@ -58,7 +58,7 @@ func resolvedFormsRestore(s *story) {
 	s.step("exec flink run", func(ctx context.Context) string {
 		cluster := s.startAs(func(o *lab.Options) { o.Job = lab.Job{} })
 		require.NoError(s, cluster.WaitReady(ctx))
-		command := append([]string{"--", cluster.CLI, "run", "-d", "-c", job.Class, s.jar}, sizes.Args()...)
+		command := append([]string{"--", cluster.CLI, "run", "-d", "-c", job.Class, s.jar}, s.options.Args()...)
 		s.chkpin(ctx, exitDone, slices.Concat([]string{"exec", s.app.String()}, version, command)...)
 		return restores(ctx, cluster)
 	})

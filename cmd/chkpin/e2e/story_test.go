@@ -19,7 +19,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chkpin/chkpin/blobstore"
@@ -29,9 +28,6 @@ import (
 
 // stepTimeout bounds each step. Steps take seconds; a cluster on a loaded machine was seen to take a minute.
 const stepTimeout = 4 * time.Minute
-
-// sizes put every operator subtask above the 20 KB up to which Flink keeps state inside _metadata.
-var sizes = job.Options{Keys: 200, BlobBytes: 1000, ListElements: 2700, PaceMillis: 2}
 
 // A story is what happens to one application in one cell: one place for all its runs, and one cluster after the
 // other.
@@ -47,27 +43,49 @@ type story struct {
 	flink   lab.Distribution
 	plugins string
 	jar     string
-	dir     string // the clusters' own folders
+	options job.Options        // what the job is started with
+	base    func(*lab.Options) // what all clusters of the story have
+	dir     string             // the clusters' own folders
 	runs    int
+	failure string // the first, in one line
 
 	latest *lab.Cluster
 }
 
-// newStory fetches what the cell needs and makes the empty place.
+// newStory makes the empty place and fetches what the cell needs.
 func newStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *story {
+	s := emptyStory(t, l, c, chkpin, table)
+	s.fetch()
+	return s
+}
+
+// emptyStory makes the empty place.
+func emptyStory(t *testing.T, l lab.Lab, c cell, chkpin string, table *table) *story {
 	dir := t.TempDir()
-	s := &story{T: t, place: newPlace(t, c.storage, dir), cell: c, lab: l, binary: chkpin, table: table, dir: dir}
+	s := &story{T: t, place: newPlace(t, c.storage, dir), cell: c, lab: l, binary: chkpin, table: table, dir: dir, options: job.InFiles()}
 	t.Cleanup(s.explain)
+	return s
+}
+
+// fetch fetches what the cell needs.
+func (s *story) fetch() {
+	s.Helper()
 	s.step("fetch Flink, compile the job", func(ctx context.Context) string {
-		var err error
-		s.flink, err = l.Distribution(ctx, c.release)
-		require.NoError(t, err)
-		s.jar, err = l.Compile(ctx, s.flink, job.Class, job.Source())
-		require.NoError(t, err)
-		s.fetchPlugin(ctx)
+		s.useRelease(ctx, s.cell.release)
 		return "ready"
 	})
-	return s
+}
+
+// useRelease goes on with a release of Flink.
+func (s *story) useRelease(ctx context.Context, release string) {
+	s.Helper()
+	var err error
+	s.cell.release = release
+	s.flink, err = s.lab.Distribution(ctx, release)
+	require.NoError(s, err)
+	s.jar, err = s.lab.Compile(ctx, s.flink, job.Class, job.Source())
+	require.NoError(s, err)
+	s.fetchPlugin(ctx)
 }
 
 // fetchPlugin fetches what the clusters need to reach the story's place.
@@ -81,17 +99,38 @@ func (s *story) fetchPlugin(ctx context.Context) {
 	require.NoError(s, err)
 }
 
+// Errorf is what the assertions call. It keeps the first failure for the tables.
+func (s *story) Errorf(format string, args ...any) {
+	s.Helper()
+	if text := fmt.Sprintf(format, args...); s.failure == "" {
+		s.failure = oneLine(text)
+	}
+	s.T.Errorf(format, args...)
+}
+
+// oneLine is what an assertion says, without where it stands.
+func oneLine(text string) string {
+	const atMost = 400
+	_, text, _ = strings.Cut(text, "Error:")
+	text, messages, _ := strings.Cut(text, "Messages:")
+	text, _, _ = strings.Cut(text, "Test:")
+	line := strings.Join(strings.Fields(messages+" "+text), " ")
+	return line[:min(len(line), atMost)]
+}
+
 // step runs a part of the story and puts it into the table: what do says became of it, or that it failed.
 func (s *story) step(name string, do func(ctx context.Context) string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), stepTimeout)
 	defer cancel()
-	outcome, began := "FAILED", time.Now()
-	defer func() { s.table.add(s.cell.String(), name, outcome, time.Since(began)) }()
-	result := do(ctx)
-	if !s.Failed() {
-		outcome = result
-	}
+	outcome, began := "", time.Now()
+	defer func() {
+		if s.Failed() { // also by a call that ends the test
+			outcome = "FAILED: " + s.failure
+		}
+		s.table.add(s.cell.String(), name, outcome, time.Since(began))
+	}()
+	outcome = do(ctx)
 }
 
 // start starts a cluster on the application. entryArgs stand where chkpin resolve says they belong: before the
@@ -116,6 +155,9 @@ func (s *story) startAs(change func(*lab.Options)) *lab.Cluster {
 		Conf:         maps.Clone(s.conf),
 		Plugins:      s.plugins,
 	}
+	if s.base != nil {
+		s.base(&options)
+	}
 	change(&options)
 	cluster, err := s.lab.Start(options)
 	require.NoError(s, err)
@@ -124,7 +166,7 @@ func (s *story) startAs(change func(*lab.Options)) *lab.Cluster {
 	return cluster
 }
 
-func (s *story) job() lab.Job { return lab.Job{Jar: s.jar, Class: job.Class, Args: sizes.Args()} }
+func (s *story) job() lab.Job { return lab.Job{Jar: s.jar, Class: job.Class, Args: s.options.Args()} }
 
 // explain shows the end of what the latest cluster logged, if the story failed.
 func (s *story) explain() {
@@ -166,7 +208,7 @@ func (s *story) report(cluster *lab.Cluster) job.Report {
 	return report
 }
 
-// waitFilled waits until the job runs and a completed checkpoint holds all its keys.
+// waitFilled waits until the job runs and a completed checkpoint holds all its keys, and what is to finish has finished.
 func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
 	s.Helper()
 	_, err := cluster.WaitRunning(ctx)
@@ -174,7 +216,19 @@ func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
 	for {
 		latest, err := cluster.WaitCheckpoints(ctx, 1)
 		require.NoError(s, err)
-		if s.report(cluster).Checkpoints[latest.ID].Held.Keys == sizes.Keys {
+		if s.report(cluster).Checkpoints[latest.ID].Held.Keys == s.options.Keys {
+			break
+		}
+	}
+	if !s.options.Finishing {
+		return
+	}
+	for {
+		running, err := cluster.Job(ctx)
+		require.NoError(s, err)
+		// The next checkpoint may have been under way already, the one after it was not.
+		require.NoError(s, cluster.WaitLines(ctx, "Completed checkpoint", 2), "%+v", running)
+		if running.Tasks.Finished == job.FinishedTasks {
 			return
 		}
 	}
@@ -184,9 +238,10 @@ func (s *story) waitFilled(ctx context.Context, cluster *lab.Cluster) {
 // is a key without state a loss when it is met after a restore.
 func (s *story) heldAt(cluster *lab.Cluster, checkpoint int64) job.Tally {
 	s.Helper()
-	snapshot := s.report(cluster).Checkpoints[checkpoint]
-	require.Equal(s, 2, snapshot.Subtasks, "ledger subtasks that logged checkpoint %d", checkpoint)
-	require.Equal(s, sizes.Keys, snapshot.Held.Keys, "keys at checkpoint %d", checkpoint)
+	report := s.report(cluster)
+	snapshot := report.Checkpoints[checkpoint]
+	require.Equal(s, report.Parallelism, snapshot.Subtasks, "ledger subtasks that logged checkpoint %d", checkpoint)
+	require.Equal(s, s.options.Keys, snapshot.Held.Keys, "keys at checkpoint %d", checkpoint)
 	return snapshot.Held
 }
 
@@ -194,29 +249,21 @@ func (s *story) heldAt(cluster *lab.Cluster, checkpoint int64) job.Tally {
 // earlier run held at the checkpoint.
 func (s *story) requireRestored(ctx context.Context, cluster *lab.Cluster, checkpoint int64, held job.Tally) {
 	s.Helper()
+	s.requireRestoredAs(ctx, cluster, job.Restore{Checkpoint: checkpoint, Held: held, Options: s.options})
+}
+
+// requireRestoredAs does that for any restore.
+func (s *story) requireRestoredAs(ctx context.Context, cluster *lab.Cluster, want job.Restore) {
+	s.Helper()
 	_, err := cluster.WaitRunning(ctx)
 	require.NoError(s, err)
 	report := s.report(cluster)
-	latest := report.Latest()
-	for latest.Found.Keys+latest.Missing < sizes.Keys || latest.Timers < latest.Found.Keys {
+	for !report.Settled(want) {
 		_, err := cluster.WaitCheckpoints(ctx, 1)
-		require.NoError(s, err, "waiting until the job has met all keys and timers: %+v", latest)
+		require.NoError(s, err, "waiting until the job has met all keys, timers and what was in flight; so far: %v", report.Check(want))
 		report = s.report(cluster)
-		latest = report.Latest()
 	}
-
-	assert.Zero(s, report.Empty, "operators that started without state")
-	assert.Equal(s, 4, report.Restored, "restored subtasks, two of each operator with state")
-	assert.Equal(s, []int64{checkpoint}, report.From, "checkpoints that wrote the operator state")
-	assert.Equal(s, sizes.AllElements(), report.Elements, "elements of operator list state")
-	assert.Equal(s, []job.Tally{held, held}, report.Expected, "union state, as both subtasks read it")
-	assert.Equal(s, held, latest.Found, "keyed state")
-	assert.Equal(s, held.Keys, latest.Timers, "restored timers that fired")
-	assert.Zero(s, latest.Missing, "keys without state")
-	assert.Zero(s, latest.BadBlobs, "keys with the blob of another count")
-	assert.Zero(s, latest.BadMaps, "keys with the positions of another count")
-	assert.Zero(s, latest.Gaps, "numbers lost or repeated")
-	require.False(s, s.Failed(), "the restored state is not that of checkpoint %d", checkpoint)
+	require.NoError(s, report.Check(want), "the restored state is not that of checkpoint %d", want.Checkpoint)
 }
 
 // copyMetadataAlone does what the popular script does: it copies the newest checkpoint's _metadata, and nothing
@@ -267,9 +314,10 @@ func (s *story) waitStale(ctx context.Context, cluster *lab.Cluster, after int64
 
 // The exit codes of chkpin that the stories meet.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitHeld   = 7
+	exitDone    = 0
+	exitFailed  = 1
+	exitDamaged = 4
+	exitHeld    = 7
 )
 
 // buildChkpin builds the binary under test.
@@ -314,16 +362,17 @@ func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) 
 
 // pinned is the part of chkpin pin's JSON result that the stories look at.
 type pinned struct {
-	Result       string `json:"result"`
-	Generation   string `json:"generation"`
-	JobID        string `json:"jobId"`
-	CheckpointID int64  `json:"checkpointId"`
-	Source       string `json:"source"`
-	Copied       int    `json:"copied"`
-	Restorable   bool   `json:"restorable"`
-	RestoredFrom string `json:"restoredFrom"`
-	RestoredID   int64  `json:"restoredId"`
-	StartedEmpty bool   `json:"startedEmpty"`
+	Result       string   `json:"result"`
+	Generation   string   `json:"generation"`
+	JobID        string   `json:"jobId"`
+	CheckpointID int64    `json:"checkpointId"`
+	Source       string   `json:"source"`
+	Copied       int      `json:"copied"`
+	Restorable   bool     `json:"restorable"`
+	RestoredFrom string   `json:"restoredFrom"`
+	RestoredID   int64    `json:"restoredId"`
+	StartedEmpty bool     `json:"startedEmpty"`
+	Warnings     []string `json:"warnings"`
 
 	Replicas []replicated `json:"replicas"`
 }

@@ -78,7 +78,7 @@ func startSite(k *kube, ctx context.Context) string {
 }
 
 // sizes put state into files.
-var sizes = job.Options{Keys: 200, BlobBytes: 1000, ListElements: 2700, PaceMillis: 20}
+var sizes = job.Options{Keys: 200, BlobBytes: 1000, ListElements: 2700, BroadcastEntries: 1500, PaceMillis: 20}
 
 // flinkS3 is Flink's configuration of an S3 server. The Hadoop filesystem deletes
 // marks of folders otherwise, which this server has no notion of.

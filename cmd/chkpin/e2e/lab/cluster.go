@@ -83,10 +83,14 @@ type Cluster struct {
 	// SQLClient is the path of a program that is sql-client.sh, for this cluster. It is there if [Options].SQLClient is.
 	SQLClient string
 
-	session     bool
-	http        http.Client
-	jobManager  *process
-	taskManager *process
+	session        bool
+	claimModeField string // of the REST API's request to run a jar
+	http           http.Client
+	jobManager     *process
+	taskManager    *process
+
+	replaced         []*process // earlier TaskManagers
+	startTaskManager func(log string) (*process, error)
 }
 
 // EndedError says that a process of a cluster ended while the lab waited for something else.
@@ -201,21 +205,29 @@ func (l Lab) start(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	taskManager, err := startProcess("TaskManager", filepath.Join(o.Dir, "taskmanager.log"),
-		java(nil, "-XX:MaxDirectMemorySize=256m", taskManagerClass, "--configDir", conf))
+	startTaskManager := func(log string) (*process, error) {
+		return startProcess("TaskManager", filepath.Join(o.Dir, log),
+			java(nil, "-XX:MaxDirectMemorySize=256m", taskManagerClass, "--configDir", conf))
+	}
+	taskManager, err := startTaskManager("taskmanager.log")
 	if err != nil {
 		jobManager.kill()
 		return nil, err
 	}
 	return &Cluster{
-		URL:         fmt.Sprintf("http://127.0.0.1:%d", restPort),
-		ConfDir:     conf,
-		CLI:         cli,
-		SQLClient:   sqlClient,
-		session:     o.Job.Jar == "",
-		http:        http.Client{Timeout: 10 * time.Second},
+		URL:       fmt.Sprintf("http://127.0.0.1:%d", restPort),
+		ConfDir:   conf,
+		CLI:       cli,
+		SQLClient: sqlClient,
+		session:   o.Job.Jar == "",
+
+		claimModeField: o.Distribution.claimModeField(),
+
+		http:        http.Client{Timeout: time.Minute}, // a loaded one takes more than 10 s to run a jar
 		jobManager:  jobManager,
 		taskManager: taskManager,
+
+		startTaskManager: startTaskManager,
 	}, nil
 }
 
@@ -240,6 +252,18 @@ func (c *Cluster) Stop() {
 	c.jobManager.kill()
 }
 
+// ReplaceTaskManager kills the TaskManager and starts another one, as an orchestrator does: the job fails over.
+func (c *Cluster) ReplaceTaskManager() error {
+	c.taskManager.kill()
+	next, err := c.startTaskManager(fmt.Sprintf("taskmanager-%d.log", len(c.replaced)+2))
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	c.replaced = append(c.replaced, c.taskManager)
+	c.taskManager = next
+	return nil
+}
+
 // WaitEnd waits until the JobManager has ended by itself, stops the rest of the cluster and returns the
 // JobManager's exit code: 0 after the job was cancelled or finished, something else after it failed.
 func (c *Cluster) WaitEnd(ctx context.Context) (exitCode int, err error) {
@@ -256,7 +280,7 @@ func (c *Cluster) WaitEnd(ctx context.Context) (exitCode int, err error) {
 // logs is in the TaskManager's, apart from what its main method does.
 func (c *Cluster) Lines(text string) ([]string, error) {
 	var lines []string
-	for _, p := range []*process{c.jobManager, c.taskManager} {
+	for _, p := range slices.Concat([]*process{c.jobManager}, c.replaced, []*process{c.taskManager}) {
 		found, err := linesOf(p.log, text)
 		if err != nil {
 			return nil, fmt.Errorf("lab: reading the log of the %s: %w", p.name, err)

@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// parallelism is that of a cluster's jobs, unless [Options].Conf or a job says otherwise.
+const parallelism = 2
+
 // configuration returns the Flink configuration of a cluster.
 func configuration(o Options, rpcPort, restPort int) map[string]string {
 	conf := map[string]string{
@@ -23,8 +26,8 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 		"taskmanager.host":                    "127.0.0.1",
 		"taskmanager.bind-host":               "127.0.0.1",
 		"taskmanager.resource-id":             "lab", // names the files of file merging
-		"taskmanager.numberOfTaskSlots":       "2",
-		"parallelism.default":                 "2",
+		"taskmanager.numberOfTaskSlots":       strconv.Itoa(parallelism),
+		"parallelism.default":                 strconv.Itoa(parallelism),
 		"io.tmp.dirs":                         filepath.Join(o.Dir, "tmp"),
 		"execution.checkpointing.interval":    fmt.Sprintf("%d ms", o.Interval.Milliseconds()),
 		"execution.checkpointing.dir":         o.Checkpoints,
@@ -40,6 +43,10 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 		// machine). Releases call it after Akka (AkkaOptions), newer ones after Pekko (RpcOptions).
 		"akka.startup-timeout":  "60 s",
 		"pekko.startup-timeout": "60 s",
+
+		// Likewise a job fails when its TaskManager has not answered for the 10 s of an RPC.
+		"akka.ask.timeout":  "60 s",
+		"pekko.ask.timeout": "60 s",
 
 		// A job that cannot restore its state ends, instead of trying for ever.
 		"restart-strategy.type": "none",
@@ -77,6 +84,14 @@ func configuration(o Options, rpcPort, restPort int) map[string]string {
 // both; 2.0 reads only config.yaml, which is real YAML.
 func (d Distribution) oldConfiguration() bool {
 	return strings.HasPrefix(d.Release, "1.")
+}
+
+// claimModeField is the field of JarRunRequestBody that has the claim mode: it was renamed with the option, in 1.20.
+func (d Distribution) claimModeField() string {
+	if minor, old := strings.CutPrefix(d.Release, "1."); old && !strings.HasPrefix(minor, "20.") {
+		return "restoreMode"
+	}
+	return "claimMode"
 }
 
 const log4j = `rootLogger.level = INFO

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,9 @@ type RunningJob struct {
 	Name  string `json:"name"`
 	State string `json:"state"`
 	Tasks struct {
-		Total   int `json:"total"`
-		Running int `json:"running"`
+		Total    int `json:"total"`
+		Running  int `json:"running"`
+		Finished int `json:"finished"`
 	} `json:"tasks"`
 }
 
@@ -54,13 +56,13 @@ func (c *Cluster) Job(ctx context.Context) (RunningJob, error) {
 	return jobs[0], nil
 }
 
-// WaitRunning waits until every task of the job runs, which they do once their state is restored. If the
-// cluster ends instead, the error is an *EndedError.
+// WaitRunning waits until every task of the job runs, which they do once their state is restored, or has finished
+// while others run. If the cluster ends instead, the error is an *EndedError.
 func (c *Cluster) WaitRunning(ctx context.Context) (RunningJob, error) {
 	var job RunningJob
 	err := c.poll(ctx, "the job to run", func() (done bool, err error) {
 		job, err = c.Job(ctx)
-		return job.State == "RUNNING" && job.Tasks.Total > 0 && job.Tasks.Running == job.Tasks.Total, err
+		return job.State == "RUNNING" && job.Tasks.Running > 0 && job.Tasks.Running+job.Tasks.Finished == job.Tasks.Total, err
 	})
 	return job, err
 }
@@ -71,13 +73,13 @@ func (c *Cluster) WaitRunning(ctx context.Context) (RunningJob, error) {
 // The JobManager answers from a cache for 3 seconds (web.refresh-interval, measured with Flink 2.3.0). With a
 // shorter checkpoint interval it therefore announces several checkpoints at once.
 func (c *Cluster) WaitCheckpoints(ctx context.Context, n int) (Checkpoint, error) {
-	before, _, err := c.checkpoints(ctx)
-	if err != nil {
-		return Checkpoint{}, err
-	}
+	before, known := 0, false
 	var latest Checkpoint
-	err = c.poll(ctx, fmt.Sprintf("%d more checkpoints", n), func() (bool, error) {
+	err := c.poll(ctx, fmt.Sprintf("%d more checkpoints", n), func() (bool, error) {
 		completed, checkpoint, err := c.checkpoints(ctx)
+		if err == nil && !known {
+			before, known = completed, true
+		}
 		latest = checkpoint
 		return completed >= before+n, err
 	})
@@ -135,6 +137,56 @@ func (c *Cluster) checkpoints(ctx context.Context) (completed int, latest Checkp
 	return statistics.Counts.Completed, latest, nil
 }
 
+// Savepoint makes the job write a savepoint into a folder, and returns where it is. The format is "CANONICAL" or "NATIVE",
+// or empty for releases before 1.15, which know one.
+func (c *Cluster) Savepoint(ctx context.Context, folder, format string) (location string, err error) {
+	job, err := c.Job(ctx)
+	if err != nil {
+		return "", err
+	}
+	request := map[string]string{"target-directory": folder}
+	if format != "" {
+		request["formatType"] = format
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		return "", fmt.Errorf("lab: %w", err)
+	}
+	var trigger struct {
+		ID string `json:"request-id"`
+	}
+	savepoints := "/jobs/" + job.ID + "/savepoints"
+	if err := c.send(ctx, http.MethodPost, savepoints, "application/json", bytes.NewReader(body), &trigger); err != nil {
+		return "", err
+	}
+	var answer struct {
+		Status    struct{ ID string }
+		Operation struct {
+			Location string
+			Failure  any `json:"failure-cause"`
+		}
+	}
+	err = c.poll(ctx, "a savepoint", func() (bool, error) {
+		err := c.call(ctx, http.MethodGet, savepoints+"/"+trigger.ID, &answer)
+		return answer.Status.ID == "COMPLETED", err
+	})
+	if err == nil && answer.Operation.Location == "" {
+		err = fmt.Errorf("lab: the savepoint failed: %v", answer.Operation.Failure)
+	}
+	return answer.Operation.Location, err
+}
+
+// Configuration asks the JobManager for its effective configuration.
+func (c *Cluster) Configuration(ctx context.Context) (map[string]string, error) {
+	var entries []struct{ Key, Value string }
+	err := c.call(ctx, http.MethodGet, "/jobmanager/config", &entries)
+	conf := map[string]string{}
+	for _, e := range entries {
+		conf[e.Key] = e.Value
+	}
+	return conf, err
+}
+
 // Cancel cancels the job, which keeps its last checkpoint, and waits until the cluster has ended; in a session
 // cluster, until the job has. One more checkpoint may complete meanwhile.
 func (c *Cluster) Cancel(ctx context.Context) error {
@@ -184,11 +236,19 @@ func (c *Cluster) poll(ctx context.Context, what string, ask func() (bool, error
 	}
 }
 
-// call sends one request and decodes the answer into answer, unless that is nil.
+// call sends one request without a body and decodes the answer into answer, unless that is nil.
 func (c *Cluster) call(ctx context.Context, method, path string, answer any) error {
-	request, err := http.NewRequestWithContext(ctx, method, c.URL+path, nil)
+	return c.send(ctx, method, path, "", nil, answer)
+}
+
+// send is call with a body.
+func (c *Cluster) send(ctx context.Context, method, path, contentType string, content io.Reader, answer any) error {
+	request, err := http.NewRequestWithContext(ctx, method, c.URL+path, content)
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
+	}
+	if contentType != "" {
+		request.Header.Set("Content-Type", contentType)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {

@@ -3,10 +3,14 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"mime/multipart"
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
 	"strings"
 )
 
@@ -27,6 +31,48 @@ func (c *Cluster) Submit(ctx context.Context, job Job, runArgs ...string) error 
 	args = append(args, job.Jar)
 	_, err := c.Flink(ctx, append(args, job.Args...)...)
 	return err
+}
+
+// Run uploads a job's jar to a session cluster and runs it through its REST API, as a platform does that has no flink
+// command. The restore path may be empty, the claim mode too; releases before 1.15 know no mode.
+func (c *Cluster) Run(ctx context.Context, job Job, restorePath, claimMode string) error {
+	var form bytes.Buffer
+	parts := multipart.NewWriter(&form)
+	part, err := parts.CreateFormFile("jarfile", filepath.Base(job.Jar))
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	content, err := os.ReadFile(job.Jar)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	if _, err := part.Write(content); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	if err := parts.Close(); err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	var uploaded struct{ Filename string }
+	if err := c.send(ctx, http.MethodPost, "/jars/upload", parts.FormDataContentType(), &form, &uploaded); err != nil {
+		return err
+	}
+
+	request := map[string]any{
+		"entryClass": job.Class, "programArgsList": job.Args,
+		"parallelism": parallelism, // else it is 1, whatever the cluster's default is
+	}
+	if restorePath != "" {
+		request["savepointPath"] = restorePath
+	}
+	if claimMode != "" {
+		request[c.claimModeField] = claimMode
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	// The JobManager answers when the job is submitted, until when it loads classes and runs main.
+	return c.send(ctx, http.MethodPost, "/jars/"+path.Base(uploaded.Filename)+"/run", "application/json", bytes.NewReader(body), nil)
 }
 
 // Flink runs the flink command, such as Flink(ctx, "list"), and returns what it prints, which is part of the error,
