@@ -38,7 +38,7 @@ var (
 	// checkpoint names again.
 	ErrCollecting = errors.New("a collection of garbage is at work on files of this checkpoint")
 
-	// ErrDeadline: the time for this tick was over before anything was published.
+	// ErrDeadline: the time was over before anything was published.
 	ErrDeadline = errors.New("out of time before publishing")
 )
 

@@ -124,10 +124,7 @@ func (m *trial) isClaimed() (matrix.Outcome, string) {
 	})
 	m.step("restore from the new pin, and from the oldest generation", func(ctx context.Context) string {
 		m.way = way{}
-		cluster := m.restart(ctx)
-		m.requireFound(ctx, cluster, third)
-		require.NoError(m, cluster.Cancel(ctx))
-		cluster.Stop()
+		m.restores(ctx, third)
 
 		generation := m.app.Join("last-state", "generations", first.Generation)
 		older = "is gone with it"
@@ -331,10 +328,7 @@ func (m *trial) bearsAFailover() (matrix.Outcome, string) {
 	})
 	m.step("restore what was published meanwhile", func(ctx context.Context) string {
 		m.deleteFlinks(ctx)
-		cluster := m.restart(ctx)
-		m.requireFound(ctx, cluster, last)
-		require.NoError(m, cluster.Cancel(ctx))
-		cluster.Stop()
+		m.restores(ctx, last)
 		return "restored"
 	})
 	return matrix.Yes, fmt.Sprintf("restored chk-%d; chk-%d was published and gc deleted %d objects; with a new TaskManager it restored chk-%d again; chk-%d restores, too",
@@ -404,10 +398,7 @@ func (m *trial) bearsACollision() (matrix.Outcome, string) {
 		return "pinned"
 	})
 	m.step("restore again", func(ctx context.Context) string {
-		cluster := m.restart(ctx)
-		m.requireFound(ctx, cluster, second)
-		require.NoError(m, cluster.Cancel(ctx))
-		cluster.Stop()
+		m.restores(ctx, second)
 		return "restored"
 	})
 	return matrix.Yes, fmt.Sprintf("chk-%d restored while chk-%d of the run before was in the folder: %s. The pin was not touched; chk-%d restored",
@@ -448,10 +439,7 @@ func (m *trial) isNotThereYet() (matrix.Outcome, string) {
 		return missing
 	})
 	m.step("restore the savepoint", func(ctx context.Context) string {
-		cluster := m.restart(ctx)
-		m.requireFound(ctx, cluster, stopped)
-		require.NoError(m, cluster.Cancel(ctx))
-		cluster.Stop()
+		m.restores(ctx, stopped)
 		return "restored"
 	})
 	return matrix.No, fmt.Sprintf("chkpin pin refuses, with a hint: of a checkpoint that Flink calls complete %s, for Flink has not closed them; the savepoint of chkpin stop was pinned, and restored. Merge within checkpoints only",
@@ -503,10 +491,7 @@ func (m *trial) losesItsChangelog() (matrix.Outcome, string) {
 		return "restored, pinned"
 	})
 	m.step("restore again", func(ctx context.Context) string {
-		cluster := m.restart(ctx)
-		m.requireFound(ctx, cluster, second)
-		require.NoError(m, cluster.Cancel(ctx))
-		cluster.Stop()
+		m.restores(ctx, second)
 		return "restored"
 	})
 	return matrix.Yes, fmt.Sprintf("%s, of a job with a changelog, restored with state.changelog.enabled off; then chk-%d, without one", m.nameOf(first), second.CheckpointID)
