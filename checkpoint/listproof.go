@@ -256,7 +256,7 @@ func (p *prover) listed(f Found) bool {
 
 // entropyName is what Flink puts in the place of s3.entropy.key in the paths of
 // state files, and leaves out in that of _metadata (EntropyInjector,
-// StringUtils.generateRandomAlphanumericString, 1.11 to 2.3).
+// StringUtils.generateRandomAlphanumericString, 1.13.6, 1.20.5, 2.3.0).
 var entropyName = regexp.MustCompile(`^[0-9A-Za-z]+$`)
 
 // scattered reports whether a folder without a metadata file holds files of a
