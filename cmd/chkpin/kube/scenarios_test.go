@@ -35,7 +35,10 @@ var scenarios = []struct {
 	{"upgrade, rollback and uninstall leave the pin alone", lifeOfARelease},
 	{"a role's projected token is where the SDK looks", projectedToken},
 	{"500 targets in two shards of an Indexed Job, 128Mi each", fleet},
+	{"the memory limit holds a pin of 20,000 files", holdsMemory},
+	{"an image of Flink", buildFlink},
 	{"a Flink pod starts without a pin, and again from it", flinkPod},
+	{"a Flink pod that goes stops with a savepoint (preStop), the next starts from it", flinkStops},
 }
 
 // dryRun has the API server judge what people will apply. Of the Prometheus
