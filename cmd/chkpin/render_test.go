@@ -67,14 +67,14 @@ func TestOverlaysRender(t *testing.T) {
 }
 
 // conforms has kubeconform check files against the schemas of Kubernetes, which
-// have none for the kinds of the Prometheus Operator.
+// have none for the kinds of the Prometheus Operator and of Flink's.
 func conforms(t *testing.T, files ...string) {
 	t.Helper()
 	program, err := exec.LookPath("kubeconform")
 	require.NoError(t, err)
 	schemas := filepath.Join(filepath.Dir(program), "schemas")
 	require.DirExists(t, schemas)
-	runs(t, program, append([]string{"-strict", "-skip", "PodMonitor,PrometheusRule",
+	runs(t, program, append([]string{"-strict", "-skip", "PodMonitor,PrometheusRule,FlinkDeployment",
 		"-schema-location", schemas + "/{{.ResourceKind}}{{.KindSuffix}}.json"}, files...)...)
 }
 

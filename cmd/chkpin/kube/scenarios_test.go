@@ -3,13 +3,16 @@
 package kube
 
 import (
+	"archive/zip"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,27 +21,40 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chkpin/chkpin/blobstore/storetest/faults"
+	"github.com/chkpin/chkpin/cmd/chkpin/e2e/lab"
 	"github.com/chkpin/chkpin/cmd/chkpin/kube/cluster"
 )
 
 // scenarios are shown one after the other; each leaves the cluster to the next.
+// Some need no more than the API server.
 var scenarios = []struct {
-	name string
-	run  func(*kube, context.Context) string
+	name   string
+	run    func(*kube, context.Context) string
+	server bool
 }{
-	{"the strict server takes the chart's examples and the overlays", dryRun},
-	{"the CronJob fires and pins a real Flink", cronJobFires},
-	{"helm test asks doctor", helmTest},
-	{"a JobManager that is down: exit 8, the pin is whole", jobManagerDown},
-	{"a stuck tick is killed by its deadline, the next works", stuckTick},
-	{"two ticks at once: one publishes, the other says so", twoTicks},
-	{"upgrade, rollback and uninstall leave the pin alone", lifeOfARelease},
-	{"a role's projected token is where the SDK looks", projectedToken},
-	{"500 targets in two shards of an Indexed Job, 128Mi each", fleet},
-	{"the memory limit holds a pin of 20,000 files", holdsMemory},
-	{"an image of Flink", buildFlink},
-	{"a Flink pod starts without a pin, and again from it", flinkPod},
-	{"a Flink pod that goes stops with a savepoint (preStop), the next starts from it", flinkStops},
+	{"the strict server takes the chart's examples, the overlays and all manifests, without a warning", dryRun, true},
+	{"and refuses what is wrong with them", dryRunRefuses, true},
+	{"the operator's own definition takes our FlinkDeployment", operatorKind, true},
+	{"the CronJob fires and pins a real Flink", cronJobFires, false},
+	{"helm test asks doctor", helmTest, false},
+	{"a JobManager that is down: exit 8, the pin is whole", jobManagerDown, false},
+	{"a stuck tick is killed by its deadline, the next works", stuckTick, false},
+	{"two ticks at once: one publishes, the other says so", twoTicks, false},
+	{"upgrade, rollback and uninstall leave the pin alone", lifeOfARelease, false},
+	{"a role's projected token is where the SDK looks", projectedToken, false},
+	{"500 targets in two shards of an Indexed Job, 128Mi each", fleet, false},
+	{"the memory limit holds a pin of 20,000 files", holdsMemory, false},
+	{"an image of Flink", buildFlink, false},
+	{"a Flink pod starts without a pin, and again from it", flinkPod, false},
+	{"a Flink pod that goes stops with a savepoint (preStop), the next starts from it", flinkStops, false},
+}
+
+// judge has the API server say what it thinks of objects, in namespaces whose
+// pods must be restricted. A warning is an error here: of a pod in a CronJob the
+// server only warns.
+func (k *kube) judge(ctx context.Context, objects string, args ...string) error {
+	_, err := k.Kubectl(ctx, objects, append([]string{"create", "--dry-run=server", "--validate=strict", "--warnings-as-errors"}, args...)...)
+	return err
 }
 
 // dryRun has the API server judge what people will apply. Of the Prometheus
@@ -46,28 +62,88 @@ var scenarios = []struct {
 func dryRun(k *kube, ctx context.Context) string {
 	for _, kind := range []string{"PodMonitor", "PrometheusRule"} {
 		name := strings.ToLower(kind)
-		_, err := k.Kubectl(ctx, strings.NewReplacer("NAME", name, "KIND", kind).Replace(monitoringKind), "apply", "--filename=-")
-		require.NoError(k, err)
-		k.kubectl(ctx, "wait", "--for=condition=Established", "crd/"+name+"s.monitoring.coreos.com", "--timeout=30s")
+		k.define(ctx, strings.NewReplacer("NAME", name, "KIND", kind).Replace(monitoringKind), name+"s.monitoring.coreos.com")
 	}
-	seen := 0
 	values, err := filepath.Glob(filepath.Join(repository, "charts/chkpin/ci/*.yaml"))
 	require.NoError(k, err)
 	for _, file := range values {
-		text, err := k.Helm(ctx, "", "template", "release", chart, "--no-hooks", "--namespace", namespace, "--values", file)
-		require.NoError(k, err)
-		_, err = k.Kubectl(ctx, text, "apply", "--dry-run=server", "--validate=strict", "--namespace", namespace, "--filename=-")
-		require.NoError(k, err, file)
-		seen++
+		require.NoError(k, k.judge(ctx, k.rendered(ctx, "--values", file), "--namespace", namespace, "--filename=-"), file)
 	}
 	overlays, err := filepath.Glob(filepath.Join(repository, "manifests/overlays/*/kustomization.yaml"))
 	require.NoError(k, err)
 	for _, file := range overlays {
-		k.kubectl(ctx, "apply", "--dry-run=server", "--validate=strict", "--kustomize", filepath.Dir(file))
-		seen++
+		require.NoError(k, k.judge(ctx, "", "--kustomize", filepath.Dir(file)))
 	}
-	require.Greater(k, seen, 5)
-	return fmt.Sprintf("%d accepted", seen)
+	plain, err := filepath.Glob(filepath.Join(repository, "manifests/*.yaml"))
+	require.NoError(k, err)
+	plain = slices.DeleteFunc(plain, func(file string) bool { return filepath.Base(file) == flinkDeployment })
+	for _, file := range plain {
+		require.NoError(k, k.judge(ctx, "", "--namespace", namespace, "--filename", file))
+	}
+	require.GreaterOrEqual(k, min(len(values), len(overlays), len(plain)), 4)
+	return fmt.Sprintf("%d examples, %d overlays, %d manifests", len(values), len(overlays), len(plain))
+}
+
+// rendered is what the chart's user would apply by hand.
+func (k *kube) rendered(ctx context.Context, args ...string) string {
+	k.Helper()
+	text, _, err := k.Helm(ctx, append([]string{"template", "release", chart, "--no-hooks", "--namespace", namespace}, args...)...)
+	require.NoError(k, err)
+	return text
+}
+
+// define has the API server know a kind.
+func (k *kube) define(ctx context.Context, definition, name string) {
+	k.Helper()
+	_, err := k.Kubectl(ctx, definition, "apply", "--server-side", "--filename=-")
+	require.NoError(k, err)
+	k.kubectl(ctx, "wait", "--for=condition=Established", "crd/"+name, "--timeout=60s")
+}
+
+// dryRunRefuses shows that the judge is awake.
+func dryRunRefuses(k *kube, ctx context.Context) string {
+	good := k.rendered(ctx, "--set=app=s3://bucket/orders,jobmanager=http://jm:8081")
+	require.NoError(k, k.judge(ctx, good, "--namespace", namespace, "--filename=-"))
+	var said []string
+	for _, c := range []struct{ old, new, says string }{
+		{"concurrencyPolicy:", "concurrencePolicy:", "unknown field"},
+		{`schedule: "* * * * *"`, `schedule: "61 * * * *"`, "end of range (61) above maximum (59)"},
+		{"allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "would violate PodSecurity"},
+	} {
+		require.Contains(k, good, c.old)
+		err := k.judge(ctx, strings.ReplaceAll(good, c.old, c.new), "--namespace", namespace, "--filename=-")
+		require.ErrorContains(k, err, c.says, c.new)
+		said = append(said, c.says)
+	}
+	return strings.Join(said, ", ")
+}
+
+// flinkDeployment is the manifest of a kind that Kubernetes does not have.
+const flinkDeployment = "flinkdeployment.yaml"
+
+// operatorRelease is the newest whose definitions Maven has.
+const operatorRelease = "1.10.0"
+
+// operatorKind takes the definition of the Flink Kubernetes Operator from its jar.
+func operatorKind(k *kube, ctx context.Context) string {
+	const artifact, name = "flink-kubernetes-operator-api", "flinkdeployments.flink.apache.org"
+	l, err := lab.Find()
+	require.NoError(k, err)
+	dir, err := l.Plugin(ctx, artifact, operatorRelease)
+	require.NoError(k, err)
+	jar, err := zip.OpenReader(filepath.Join(dir, artifact, artifact+"-"+operatorRelease+".jar"))
+	require.NoError(k, err)
+	defer jar.Close()
+	definition, err := fs.ReadFile(jar, "META-INF/fabric8/"+name+"-v1.yml")
+	require.NoError(k, err)
+	k.define(ctx, string(definition), name)
+
+	text := k.read(filepath.Join(repository, "manifests", flinkDeployment))
+	require.NoError(k, k.judge(ctx, text, "--namespace", namespace, "--filename=-"))
+	require.Contains(k, text, "savepointRedeployNonce:")
+	err = k.judge(ctx, strings.ReplaceAll(text, "savepointRedeployNonce:", "savepointNonce:"), "--namespace", namespace, "--filename=-")
+	require.ErrorContains(k, err, `unknown field "spec.job.savepointNonce"`)
+	return "operator " + operatorRelease + ": accepted; a field that it does not have is refused"
 }
 
 const monitoringKind = `apiVersion: apiextensions.k8s.io/v1
@@ -85,8 +161,7 @@ spec:
 `
 
 func cronJobFires(k *kube, ctx context.Context) string {
-	warnings := k.install(ctx, "orders", k.values("orders", k.jobManager(), nil))
-	require.NotContains(k, warnings, "PodSecurity")
+	k.install(ctx, "orders", k.values("orders", k.jobManager(), nil))
 	var job string
 	k.wait(ctx, 2*time.Minute, func() bool {
 		job = k.kubectl(ctx, "get", "jobs", "--namespace", namespace, "--output", `jsonpath={.items[?(@.status.succeeded==1)].metadata.name}`)
@@ -101,7 +176,7 @@ func cronJobFires(k *kube, ctx context.Context) string {
 }
 
 func helmTest(k *kube, ctx context.Context) string {
-	out, err := k.Helm(ctx, "", "test", "orders", "--namespace", namespace, "--logs")
+	out, _, err := k.Helm(ctx, "test", "orders", "--namespace", namespace, "--logs")
 	require.NoError(k, err)
 	require.Contains(k, out, "Succeeded")
 	return "Succeeded"
@@ -169,7 +244,7 @@ func lifeOfARelease(k *kube, ctx context.Context) string {
 	values["labels"] = map[string]any{"team": "orders"}
 	k.install(ctx, "orders", values)
 	require.Contains(k, k.kubectl(ctx, "get", "cronjob", "orders-chkpin", "--namespace", namespace, "--output=yaml"), "CHKPIN_KEEP")
-	_, err := k.Helm(ctx, "", "rollback", "orders", "--namespace", namespace, "--wait")
+	_, _, err := k.Helm(ctx, "rollback", "orders", "--namespace", namespace, "--wait")
 	require.NoError(k, err)
 	require.NotContains(k, k.kubectl(ctx, "get", "cronjob", "orders-chkpin", "--namespace", namespace, "--output=yaml"), "CHKPIN_KEEP")
 	k.uninstall(ctx, "orders")
