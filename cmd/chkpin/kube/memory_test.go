@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -16,6 +17,7 @@ import (
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/s3store"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/kube/cluster"
 	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 )
 
@@ -28,8 +30,7 @@ func holdsMemory(k *kube, ctx context.Context) string {
 
 	k.install(ctx, "many", k.values("many", jm, nil))
 	job := k.start(ctx, "many")
-	memory, err := k.WatchMemory(ctx, k.container(ctx, job))
-	require.NoError(k, err)
+	memory := k.memoryOf(ctx, job, 1)[0]
 	k.ended(ctx, job)
 	tick := k.result(ctx, job)
 	require.Zero(k, tick.exit, tick.log)
@@ -90,13 +91,24 @@ func (k *kube) store() blobstore.Store {
 	})
 }
 
-// container waits until a Job's container runs, and returns its id.
-func (k *kube) container(ctx context.Context, job string) (id string) {
+// memoryOf waits until the containers of a Job's pods run, and follows them to
+// their end.
+func (k *kube) memoryOf(ctx context.Context, job string, pods int) []cluster.Memory {
 	k.Helper()
-	k.wait(ctx, time.Minute, func() bool {
-		id = k.kubectl(ctx, "get", "pods", "--namespace", namespace, "--selector", "job-name="+job,
-			"--output", "jsonpath={.items[*].status.containerStatuses[?(@.state.running)].containerID}")
-		return id != ""
+	var ids []string
+	k.wait(ctx, 2*time.Minute, func() bool {
+		ids = strings.Fields(k.kubectl(ctx, "get", "pods", "--namespace", namespace, "--selector", "job-name="+job,
+			"--output", "jsonpath={.items[*].status.containerStatuses[?(@.state.running)].containerID}"))
+		return len(ids) == pods
 	})
-	return id[len("containerd://"):]
+	of := make([]cluster.Memory, pods)
+	group, limited := errgroup.WithContext(ctx)
+	for i, id := range ids {
+		group.Go(func() (err error) {
+			of[i], err = k.WatchMemory(limited, strings.TrimPrefix(id, "containerd://"))
+			return err
+		})
+	}
+	require.NoError(k, group.Wait())
+	return of
 }

@@ -7,11 +7,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -34,9 +36,11 @@ var scenarios = []struct {
 }{
 	{"the strict server takes the chart's examples, the overlays and all manifests, without a warning", dryRun, true},
 	{"and refuses what is wrong with them", dryRunRefuses, true},
+	{"what helm install prints ends in commands that can be typed", notes, true},
 	{"the operator's own definition takes our FlinkDeployment", operatorKind, true},
 	{"the CronJob fires and pins a real Flink", cronJobFires, false},
 	{"helm test asks doctor", helmTest, false},
+	{"a watch pins, is ready, and tells Prometheus", watchPod, false},
 	{"a JobManager that is down: exit 8, the pin is whole", jobManagerDown, false},
 	{"a stuck tick is killed by its deadline, the next works", stuckTick, false},
 	{"two ticks at once: one publishes, the other says so", twoTicks, false},
@@ -118,6 +122,27 @@ func dryRunRefuses(k *kube, ctx context.Context) string {
 	return strings.Join(said, ", ")
 }
 
+func notes(k *kube, ctx context.Context) string {
+	for values, want := range map[string][]string{
+		"s3-irsa.yaml": {
+			`orders: ticks at "* * * * *", and is pinned as` + "\n  s3://bucket/orders/last-state/_metadata",
+			"helm test orders --namespace " + namespace + " --logs",
+			"kubectl --namespace " + namespace + " create job --from=cronjob/orders-chkpin orders-chkpin-now",
+		},
+		"azure-workload-identity.yaml": {"payments: is watched", "kubectl --namespace " + namespace + " logs --follow deployment/orders-chkpin-orders"},
+		"fleet.yaml":                   {"s3://bucket/session/<job name>/last-state/_metadata", "create job --from=cronjob/orders-chkpin-fleet orders-chkpin-fleet-now"},
+	} {
+		out, _, err := k.Helm(ctx, "install", "orders", chart, "--namespace", namespace, "--dry-run=client", "--values", chart+"/ci/"+values)
+		require.NoError(k, err)
+		_, notes, found := strings.Cut(out, "\nNOTES:\n")
+		require.True(k, found, out)
+		for _, line := range want {
+			require.Contains(k, notes, line, values)
+		}
+	}
+	return "helm test first, then a tick at once"
+}
+
 // flinkDeployment is the manifest of a kind that Kubernetes does not have.
 const flinkDeployment = "flinkdeployment.yaml"
 
@@ -172,6 +197,9 @@ func cronJobFires(k *kube, ctx context.Context) string {
 	log := k.kubectl(ctx, "logs", "--namespace", namespace, "job/"+job)
 	require.Contains(k, log, "pinned checkpoint")
 	require.FileExists(k, k.pin("orders"))
+	// The last of the five commands of docs/kubernetes.md.
+	log = k.kubectl(ctx, "logs", "--namespace", namespace, "--selector=chkpin/application=orders", "--tail=2")
+	require.Contains(k, log, "pinned checkpoint")
 	return firstLine(log)
 }
 
@@ -180,6 +208,27 @@ func helmTest(k *kube, ctx context.Context) string {
 	require.NoError(k, err)
 	require.Contains(k, out, "Succeeded")
 	return "Succeeded"
+}
+
+func watchPod(k *kube, ctx context.Context) string {
+	values := k.values("watched", k.jobManager(), settings{"interval": "2s", "listen": ":9464"})
+	values["mode"] = "watch"
+	values["networkPolicy"] = map[string]any{"enabled": true}
+	k.install(ctx, "watched", values)
+	k.kubectl(ctx, "rollout", "status", "deployment/watched-chkpin", "--namespace", namespace, "--timeout=3m")
+	require.FileExists(k, k.pin("watched"))
+	address := k.kubectl(ctx, "get", "pods", "--namespace", namespace, "--selector=chkpin/application=watched", "--output=jsonpath={.items[0].status.podIP}")
+	got, err := http.Get("http://" + address + ":9464/metrics")
+	require.NoError(k, err)
+	defer got.Body.Close()
+	metrics, err := io.ReadAll(got.Body)
+	require.NoError(k, err)
+	require.Contains(k, string(metrics), "\nchkpin_restorable 1\n")
+	require.Contains(k, string(metrics), "\nchkpin_held 0\n")
+	pinned := regexp.MustCompile(`chkpin_ticks_total\{result="pinned"\} \d+`).FindString(string(metrics))
+	require.NotEmpty(k, pinned, "%s", metrics)
+	k.uninstall(ctx, "watched")
+	return "chkpin_restorable 1, " + pinned
 }
 
 func jobManagerDown(k *kube, ctx context.Context) string {
@@ -332,9 +381,15 @@ func fleet(k *kube, ctx context.Context) string {
 	name := strings.TrimPrefix(strings.TrimSpace(k.kubectl(ctx, "get", "cronjobs", "--namespace", namespace,
 		"--selector", "app.kubernetes.io/instance=fleet", "--output=name")), "cronjob.batch/")
 	var took []string
-	for range 2 {
+	var peak int64
+	for n := range 2 {
 		began := time.Now()
 		job := k.startFrom(ctx, name)
+		if n == 0 { // the next is too short to follow
+			for _, m := range k.memoryOf(ctx, job, shards) {
+				peak = max(peak, m.Peak)
+			}
+		}
 		k.ended(ctx, job)
 		took = append(took, fmt.Sprintf("%.0f s", time.Since(began).Seconds()))
 		log := k.kubectl(ctx, "logs", "--namespace", namespace, "--selector", "job-name="+job, "--tail=3")
@@ -345,7 +400,7 @@ func fleet(k *kube, ctx context.Context) string {
 	require.NoError(k, err)
 	require.Len(k, pins, targets)
 	k.uninstall(ctx, "fleet")
-	return fmt.Sprintf("first ticks %s, the next %s", took[0], took[1])
+	return fmt.Sprintf("first ticks %s, the next %s, from start to end of the pods; peak %.0f MiB", took[0], took[1], float64(peak)/(1<<20))
 }
 
 // claims reads a token without looking at its signature.
