@@ -97,7 +97,7 @@ func (k *kube) deployFlink(ctx context.Context, app, manifest string) (string, *
 // its own.
 func (k *kube) runningJob(ctx context.Context, client *flinkrest.Client, before string) (id string, stats flinkrest.Checkpoints) {
 	k.Helper()
-	k.wait(ctx, 5*time.Minute, func() bool {
+	k.wait(ctx, 15*time.Minute, func() bool {
 		jobs, err := client.Jobs(ctx)
 		if err != nil || len(jobs) != 1 || jobs[0].ID == before {
 			return false

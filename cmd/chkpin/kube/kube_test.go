@@ -39,7 +39,7 @@ const (
 const repository = "../../.."
 
 // patience is how long a scenario may take on a busy machine.
-const patience = 10 * time.Minute
+const patience = 20 * time.Minute
 
 // kube is the cluster of all scenarios.
 type kube struct {

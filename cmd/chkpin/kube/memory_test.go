@@ -28,7 +28,7 @@ func holdsMemory(k *kube, ctx context.Context) string {
 	store := k.store()
 	jm := manyFiles(k, ctx, store, files)
 
-	k.install(ctx, "many", k.values("many", jm, nil))
+	k.install(ctx, "many", k.values("many", jm, settings{"timeout": "15m"})) // on a busy machine
 	job := k.start(ctx, "many")
 	memory := k.memoryOf(ctx, job, 1)[0]
 	k.ended(ctx, job)
@@ -97,8 +97,13 @@ func (k *kube) memoryOf(ctx context.Context, job string, pods int) []cluster.Mem
 	k.Helper()
 	var ids []string
 	k.wait(ctx, 2*time.Minute, func() bool {
-		ids = strings.Fields(k.kubectl(ctx, "get", "pods", "--namespace", namespace, "--selector", "job-name="+job,
-			"--output", "jsonpath={.items[*].status.containerStatuses[?(@.state.running)].containerID}"))
+		ids = nil
+		for line := range strings.Lines(k.kubectl(ctx, "get", "pods", "--namespace", namespace, "--selector", "job-name="+job,
+			"--output", `jsonpath={range .items[*].status.containerStatuses[*]}{.containerID} {.state.running.startedAt}{"\n"}{end}`)) {
+			if id, running, _ := strings.Cut(strings.TrimSpace(line), " "); running != "" {
+				ids = append(ids, id)
+			}
+		}
 		return len(ids) == pods
 	})
 	of := make([]cluster.Memory, pods)

@@ -101,7 +101,10 @@ func (k *kube) define(ctx context.Context, definition, name string) {
 	k.Helper()
 	_, err := k.Kubectl(ctx, definition, "apply", "--server-side", "--filename=-")
 	require.NoError(k, err)
-	k.kubectl(ctx, "wait", "--for=condition=Established", "crd/"+name, "--timeout=60s")
+	k.wait(ctx, time.Minute, func() bool {
+		conditions := k.kubectl(ctx, "get", "crd/"+name, "--output=jsonpath={range .status.conditions[*]}{.type}={.status} {end}")
+		return strings.Contains(conditions, "Established=True")
+	})
 }
 
 // dryRunRefuses shows that the judge is awake.

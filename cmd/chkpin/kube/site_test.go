@@ -205,7 +205,7 @@ var final = regexp.MustCompile(`\b(Complete|Failed)\b`)
 // ended waits for a Job's end.
 func (k *kube) ended(ctx context.Context, job string) {
 	k.Helper()
-	k.wait(ctx, 5*time.Minute, func() bool {
+	k.wait(ctx, 15*time.Minute, func() bool {
 		return final.MatchString(k.kubectl(ctx, "get", "job", job, "--namespace", namespace, "--output", "jsonpath={.status.conditions[*].type}"))
 	})
 }
