@@ -177,9 +177,9 @@ func (k *kube) flinkObjects(app, manifest string, rest, rpc int) string {
 	for _, key := range slices.Sorted(maps.Keys(conf)) {
 		fmt.Fprintf(&lines, "    %s: %q\n", key, conf[key])
 	}
-	return strings.NewReplacer("CONF", strings.TrimRight(lines.String(), "\n"), "FLINK", flinkImage, "CHKPIN", image+"-amd64",
-		"CLASS", job.Class, "ARGS", strings.Join(sizes.Args(), `", "`), "APP", "s3://"+bucket+"/"+app, "SAVEPOINTS", "s3://"+bucket+"/savepoints", "REST", fmt.Sprint(rest),
-		"ENDPOINT", k.s3.URL, "the-id", k.s3.AccessKey, "the-key", k.s3.SecretKey).Replace(flinkConfiguration + manifest)
+	return strings.NewReplacer("<conf>", strings.TrimRight(lines.String(), "\n"), "<flink>", flinkImage, "<chkpin>", image+"-amd64",
+		"<class>", job.Class, "<args>", strings.Join(sizes.Args(), `", "`), "<app>", "s3://"+bucket+"/"+app, "<savepoints>", "s3://"+bucket+"/savepoints",
+		"<rest>", fmt.Sprint(rest), "<endpoint>", k.s3.URL, "<id>", k.s3.AccessKey, "<key>", k.s3.SecretKey).Replace(flinkConfiguration + manifest)
 }
 
 const flinkConfiguration = `apiVersion: v1
@@ -187,7 +187,7 @@ kind: ConfigMap
 metadata: {name: orders, namespace: jobs}
 data:
   config.yaml: |
-CONF
+<conf>
   log4j.properties: |
     rootLogger.level = INFO
     rootLogger.appenderRef.console.ref = console
@@ -216,20 +216,20 @@ spec:
         - {name: conf, configMap: {name: orders}}
       initContainers:
         - name: resolve
-          image: CHKPIN
+          image: <chkpin>
           imagePullPolicy: Never
-          args: [resolve, --allow-first-start, --output-file=/chkpin/args, APP, --s3-endpoint=ENDPOINT, --s3-path-style, --s3-region=us-east-1]
-          env: [{name: AWS_ACCESS_KEY_ID, value: the-id}, {name: AWS_SECRET_ACCESS_KEY, value: the-key}]
+          args: [resolve, --allow-first-start, --output-file=/chkpin/args, <app>, --s3-endpoint=<endpoint>, --s3-path-style, --s3-region=us-east-1]
+          env: [{name: AWS_ACCESS_KEY_ID, value: <id>}, {name: AWS_SECRET_ACCESS_KEY, value: <key>}]
           volumeMounts: [{name: chkpin, mountPath: /chkpin}]
       containers:
         - name: jobmanager
-          image: FLINK
+          image: <flink>
           imagePullPolicy: Never
           command: [sh, -c, 'exec /docker-entrypoint.sh standalone-job $(cat /chkpin/args) "$@"', standalone-job]
-          args: [--job-classname, CLASS, "ARGS"]
+          args: [--job-classname, <class>, "<args>"]
           volumeMounts: [{name: chkpin, mountPath: /chkpin, readOnly: true}, {name: conf, mountPath: /opt/flink/conf}]
         - name: taskmanager
-          image: FLINK
+          image: <flink>
           imagePullPolicy: Never
           command: [/docker-entrypoint.sh, taskmanager]
           volumeMounts: [{name: conf, mountPath: /opt/flink/conf}]
@@ -254,24 +254,24 @@ spec:
         - {name: conf, configMap: {name: orders}}
       initContainers:
         - name: install
-          image: CHKPIN
+          image: <chkpin>
           imagePullPolicy: Never
           args: [install, /chkpin]
           volumeMounts: [{name: chkpin, mountPath: /chkpin}]
       containers:
         - name: jobmanager
-          image: FLINK
+          image: <flink>
           imagePullPolicy: Never
-          command: [/chkpin/chkpin, exec, --allow-first-start, APP, --, /docker-entrypoint.sh]
-          args: [standalone-job, -Dexecution.shutdown-on-application-finish=false, --job-classname, CLASS, "ARGS"]
+          command: [/chkpin/chkpin, exec, --allow-first-start, <app>, --, /docker-entrypoint.sh]
+          args: [standalone-job, -Dexecution.shutdown-on-application-finish=false, --job-classname, <class>, "<args>"]
           env:
-            - {name: AWS_ACCESS_KEY_ID, value: the-id}
-            - {name: AWS_SECRET_ACCESS_KEY, value: the-key}
-            - {name: CHKPIN_S3_ENDPOINT, value: "ENDPOINT"}
+            - {name: AWS_ACCESS_KEY_ID, value: <id>}
+            - {name: AWS_SECRET_ACCESS_KEY, value: <key>}
+            - {name: CHKPIN_S3_ENDPOINT, value: "<endpoint>"}
             - {name: CHKPIN_S3_PATH_STYLE, value: "true"}
             - {name: CHKPIN_S3_REGION, value: us-east-1}
           lifecycle:
-            preStop: {exec: {command: [/chkpin/chkpin, stop, APP, "http://127.0.0.1:REST", --target=SAVEPOINTS]}}
+            preStop: {exec: {command: [/chkpin/chkpin, stop, <app>, "http://127.0.0.1:<rest>", --target=<savepoints>]}}
           volumeMounts: [{name: chkpin, mountPath: /chkpin, readOnly: true}, {name: conf, mountPath: /opt/flink/conf}]
 ---
 apiVersion: apps/v1
@@ -288,7 +288,7 @@ spec:
         - {name: conf, configMap: {name: orders}}
       containers:
         - name: taskmanager
-          image: FLINK
+          image: <flink>
           imagePullPolicy: Never
           command: [/docker-entrypoint.sh, taskmanager]
           volumeMounts: [{name: conf, mountPath: /opt/flink/conf}]

@@ -149,7 +149,8 @@ func (k *kube) values(app, jobManager string, more settings) map[string]any {
 		"settings":   set,
 		"image":      map[string]any{"repository": strings.Split(image, ":")[0], "tag": strings.Split(image, ":")[1] + "-amd64", "pullPolicy": "Never"},
 		"env":        []any{env("AWS_ACCESS_KEY_ID", k.s3.AccessKey), env("AWS_SECRET_ACCESS_KEY", k.s3.SecretKey)},
-		"cronjob":    map[string]any{"suspend": app != "orders", "backoffLimit": 0},
+		// A Job that is looked at must not be tidied away when the next one ends.
+		"cronjob": map[string]any{"suspend": app != "orders", "backoffLimit": 0, "successfulJobsHistoryLimit": 10, "failedJobsHistoryLimit": 10},
 	}
 }
 
