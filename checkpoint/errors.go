@@ -38,7 +38,7 @@ var (
 	// checkpoint names again.
 	ErrCollecting = errors.New("a collection of garbage is at work on files of this checkpoint")
 
-	// ErrDeadline: the time for this tick was over before anything was published.
+	// ErrDeadline: the time was over before anything was published.
 	ErrDeadline = errors.New("out of time before publishing")
 )
 
@@ -51,10 +51,11 @@ type DamagedError struct {
 	WrongSize []string // URIs
 	Err       error
 
-	// Unclosed: all that is missing are merged files. Where they hold state of
-	// several checkpoints, Flink goes on writing to them after one is complete, and
-	// on an object store they are not there before it closes them
-	// (FileMergingSnapshotManager, measured on S3 with 1.20.5 and 2.3.0).
+	// Unclosed: all that is missing are merged files in an object store, and not
+	// those of a pin. Where they hold state of several checkpoints, Flink goes on
+	// writing to them after one is complete, and they are not there before it closes
+	// them (FileMergingSnapshotManager, measured on S3 with 1.20.5 and 2.3.0). Where
+	// they do not, Flink has deleted them.
 	Unclosed bool
 }
 

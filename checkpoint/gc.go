@@ -49,7 +49,8 @@ type GCOptions struct {
 	Delete bool          // delete; otherwise only report
 
 	// Timeout is how long it may take: nothing is deleted later. 0 means 10
-	// minutes. What is left the next collection removes.
+	// minutes. Deletions end 5 minutes after they were announced, whatever it says.
+	// What is left the next collection removes.
 	Timeout time.Duration
 
 	// Now is the time that ages are measured at. Zero means the store's own
@@ -151,17 +152,17 @@ func collect(ctx context.Context, store blobstore.Store, layout Layout, opts GCO
 	if err := announce(ctx, store, marker, first.doomedFiles()); err != nil {
 		return GCReport{}, fmt.Errorf("%w: %w", ErrNothingCollected, err)
 	}
-	limited, cancel := context.WithTimeout(ctx, collectFor)
+	limited, cancel := context.WithTimeoutCause(ctx, collectFor, ErrCollectTime)
 	defer cancel()
 	second, err := look(limited, store, layout, opts, running)
 	if err != nil {
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), announcedFor)
 		defer cancel()
-		return GCReport{}, errors.Join(err, store.Delete(ending, marker)) // nothing is deleted: ticks need not wait
+		return GCReport{}, errors.Join(inTime(limited, ErrCollectTime, err), store.Delete(ending, marker)) // nothing is deleted: ticks need not wait
 	}
 	second.spareUnannounced(first)
 	if err := second.delete(limited); err != nil {
-		return second.report, err // a deletion may still be under way: the announcement stays
+		return second.report, inTime(limited, ErrCollectTime, err) // a deletion may still be under way: the announcement stays
 	}
 	return second.report, store.Delete(ctx, marker)
 }

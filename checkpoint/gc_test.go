@@ -439,11 +439,15 @@ func announced(t testing.TB, store blobstore.Store, app blobstore.URI) (found []
 	return found
 }
 
-// A collection deletes nothing after its deadline. One that has deleted nothing
-// takes its announcement back, so that no tick waits for it.
+// A collection deletes nothing after its deadline, nor when ticks may take it for
+// killed. One that has deleted nothing takes its announcement back, so that no
+// tick waits for it.
 func TestACollectionIsBounded(t *testing.T) {
-	for _, slow := range []string{"list", "delete"} {
-		t.Run(slow, func(t *testing.T) {
+	for _, c := range []struct {
+		slow    string
+		timeout time.Duration
+	}{{"list", time.Minute}, {"delete", time.Minute}, {"list", time.Hour}, {"delete", time.Hour}} {
+		t.Run(fmt.Sprint(c.slow, " ", c.timeout), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				job := newJob(t, hashmap)
 				for id := int64(4); id < 9; id++ {
@@ -454,16 +458,16 @@ func TestACollectionIsBounded(t *testing.T) {
 				announced := false
 				store := &hooked{Store: job.store, call: func(op string, u blobstore.URI, do func() error) error {
 					announced = announced || op == "put"
-					if op == slow && announced && !strings.HasPrefix(u.Base(), announcementPrefix) {
-						<-time.After(2 * time.Minute) // of the time of synctest
+					if op == c.slow && announced && !strings.HasPrefix(u.Base(), announcementPrefix) {
+						<-time.After(collectFor + time.Minute) // of the time of synctest
 					}
 					return do()
 				}}
-				_, err := GC(t.Context(), store, app, GCOptions{Delete: true, Timeout: time.Minute})
+				_, err := GC(t.Context(), store, app, GCOptions{Delete: true, Timeout: c.timeout})
 				require.ErrorIs(t, err, ErrCollectTime)
 				require.True(t, announced)
 				left := contents(t, job.store, app)
-				if slow == "delete" { // one may be under way still: the announcement stays
+				if c.slow == "delete" { // one may be under way still: the announcement stays
 					for name := range left {
 						if strings.Contains(name, announcementPrefix) {
 							delete(left, name)

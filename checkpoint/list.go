@@ -94,11 +94,12 @@ var ErrIncomplete = errors.New("no _metadata: in progress, failed, or only files
 //
 // Numbers of one job come highest first, a thousand at a time; all else is in
 // the order of the store's listing. A checkpoint that its owner deletes meanwhile
-// is left out.
+// is left out, and so is a folder that holds only files of one with entropy in its
+// path (s3.entropy.key): that is listed where its _metadata is.
 func List(ctx context.Context, store blobstore.Store, root blobstore.URI, opts ListOptions) iter.Seq2[Found, error] {
 	return func(yield func(Found, error) bool) {
 		inner, cancel := context.WithCancel(ctx)
-		l := &lister{store: store, opts: opts, queue: make(chan (<-chan listed), groupsAhead)}
+		l := &lister{store: store, opts: opts, root: root, queue: make(chan (<-chan listed), groupsAhead)}
 		var walking sync.WaitGroup
 		walking.Go(func() {
 			defer close(l.queue)
@@ -143,6 +144,8 @@ var errTooDeep = errors.New("this many folders below the root; look into it by i
 type lister struct {
 	store   blobstore.Store
 	opts    ListOptions
+	root    blobstore.URI
+	entire  sync.Map // URIs of checkpoints that folders with entropy belong to
 	queue   chan (<-chan listed) // one for each group, in the order of the walk
 	seen    bool                 // something lies below the root, or nobody knows
 	proving sync.WaitGroup

@@ -57,6 +57,30 @@ func TestList(t *testing.T) {
 	}, found(t, job.store, "s3://lake", ListOptions{}))
 }
 
+// State files with entropy in their path lie in folders that look like those of
+// checkpoints. Their checkpoint is listed once, where its _metadata is; one in progress
+// has none yet.
+func TestListOfScatteredFiles(t *testing.T) {
+	job := lake(t)
+	name := job.folder.Base()
+	for _, entropy := range []string{"a1B2", "Zz09", "hive"} {
+		put(t, job.store, "s3://lake/"+entropy+"/flink/"+name+"/chk-9/state", []byte("state"))
+		put(t, job.store, "s3://lake/"+entropy+"/flink/"+name+"/shared/state", []byte("state"))
+	}
+	put(t, job.store, "s3://lake/hive/flink/"+name+"/chk-13/state", []byte("state"))
+	var listed []string
+	for _, line := range found(t, job.store, "s3://lake", ListOptions{}) {
+		if strings.Contains(line, "chk-9") || strings.Contains(line, "chk-13") {
+			listed = append(listed, line)
+		}
+	}
+	require.Equal(t, []string{
+		"checkpoint 9 /flink/" + name + "/chk-9",
+		"checkpoint 13 /hive/flink/" + name + "/chk-13 " + ErrIncomplete.Error(),
+		"generation 9 /pins/orders/last-state/generations/00000001-chk-9",
+	}, listed)
+}
+
 // Any folder may be the root, and a single checkpoint.
 func TestListRoots(t *testing.T) {
 	job := lake(t)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -124,7 +125,7 @@ func (p *prover) round(ctx context.Context, candidates []Found) (taken int) {
 		if ctx.Err() != nil {
 			return taken
 		}
-		if !p.listed(x.Found) || p.gone(ctx, x.Found) {
+		if !p.listed(x.Found) || p.gone(ctx, x.Found) || p.scattered(ctx, x.Found) {
 			continue
 		}
 		select {
@@ -251,6 +252,39 @@ func (x *proof) judge(files *census) error {
 // listed reports whether this was asked for, now that its job is known.
 func (p *prover) listed(f Found) bool {
 	return p.opts.wants(f.JobID) || f.JobName != "" && f.JobName == p.opts.Job
+}
+
+// entropyName is what Flink puts in the place of s3.entropy.key in the paths of
+// state files, and leaves out in that of _metadata (EntropyInjector,
+// StringUtils.generateRandomAlphanumericString, 1.13.6, 1.20.5, 2.3.0).
+var entropyName = regexp.MustCompile(`^[0-9A-Za-z]+$`)
+
+// scattered reports whether a folder without a metadata file holds files of a
+// checkpoint whose metadata file stands at the same path without one of the folders
+// below the root.
+func (p *prover) scattered(ctx context.Context, f Found) bool {
+	if !errors.Is(f.Err, ErrIncomplete) || f.Kind != KindCheckpoint {
+		return false
+	}
+	path, below := f.URI.Rel(p.root)
+	if !below {
+		return false
+	}
+	folders := strings.Split(path, "/")
+	for i, name := range folders[:len(folders)-1] {
+		if !entropyName.MatchString(name) || jobIDName.MatchString(name) {
+			continue
+		}
+		u := p.root.Join(slices.Delete(slices.Clone(folders), i, i+1)...)
+		if _, known := p.entire.Load(u.String()); known {
+			return true
+		}
+		if _, err := p.store.Stat(ctx, p.opts.Relocations.Apply(u.Join(MetadataName))); err == nil {
+			p.entire.Store(u.String(), true)
+			return true
+		}
+	}
+	return false
 }
 
 // gone reports whether what does not restore was deleted since it was read: by

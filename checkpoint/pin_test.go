@@ -494,3 +494,29 @@ func TestMergedFilesThatAreNotThereYet(t *testing.T) {
 		require.Equal(t, c.unclosed, damaged.Unclosed)
 	}
 }
+
+// On a volume a file is there as soon as it is written to, and what a pin holds was
+// there once: such files are gone.
+func TestMergedFilesThatAreGone(t *testing.T) {
+	job := newJob(t, merged)
+	job.completes(7)
+	job.pins(app, PinOptions{})
+	onVolume, volumeApp := newVolume(t, merged, false)
+	onVolume.completes(7)
+	onVolume.pins(volumeApp, PinOptions{})
+	for _, c := range []struct {
+		store blobstore.Store
+		u     blobstore.URI
+	}{
+		{job.store, LayoutOf(app).Metadata},
+		{onVolume.store, onVolume.chk(7).Join(MetadataName)},
+	} {
+		remove(t, c.store, filesOf(t, c.store, c.u)[0].URI)
+		report, err := Verify(t.Context(), c.store, loaded(t, c.store, c.u))
+		require.NoError(t, err)
+		damaged, ok := errors.AsType[*DamagedError](report.Err(c.u))
+		require.True(t, ok)
+		require.Len(t, damaged.Missing, 1)
+		require.False(t, damaged.Unclosed, c.u.String())
+	}
+}

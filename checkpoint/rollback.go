@@ -333,7 +333,8 @@ func (r *rollback) newHold(cur Record, standing *Hold, target Record) Hold {
 // Release ends the hold of the pin of app, whoever began it, and returns it; nil
 // when there was none. What is published stays as it is, and stays what a start
 // restores. If the run whose checkpoint that is has not ended, the next tick
-// publishes its newest checkpoint again.
+// publishes its newest checkpoint again. After [RollbackOptions].Timeout it is
+// [ErrDeadline], and the hold stands.
 func Release(ctx context.Context, store blobstore.Store, app blobstore.URI, opts RollbackOptions) (*Hold, error) {
 	ctx, cancel := opts.limit(ctx)
 	defer cancel()

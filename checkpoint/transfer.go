@@ -150,6 +150,7 @@ func (d *delivery) prove(files []stateFile, listed map[string]blobstore.Object) 
 		o, ok := listed[d.name(&f)]
 		return o.Size, ok
 	})
+	report.gone = len(report.Missing) // they were copied
 	err := report.Err(d.source)
 	if len(report.Missing) > 0 {
 		err = fmt.Errorf("%w: %w", errTaken, err)
@@ -175,7 +176,7 @@ func (d *delivery) copyAll(ctx context.Context, copies []*stateFile) error {
 				case errors.Is(err, blobstore.ErrNotExist):
 					mu.Lock()
 					missing = append(missing, f.URI.String())
-					unclosed = unclosed && f.merged
+					unclosed = unclosed && f.mayBeUnclosed()
 					mu.Unlock()
 				case err != nil:
 					return err

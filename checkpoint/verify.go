@@ -18,7 +18,7 @@ type Report struct {
 	Missing   []string
 	WrongSize []string
 
-	gone int // missing files that Flink has closed
+	gone int // missing files that were there once
 }
 
 // OK reports whether every byte range is there.
@@ -77,6 +77,14 @@ type extent struct {
 	known bool  // some handle said a size
 
 	merged bool // it holds segments, maybe of several checkpoints
+}
+
+// mayBeUnclosed reports whether the file may be missing because Flink writes to it
+// still: see [DamagedError].Unclosed. On a volume it is there from the beginning,
+// and what is missing in a pin was copied once.
+func (f stateFile) mayBeUnclosed() bool {
+	folder := f.Location.Dir()
+	return f.merged && f.Location.Family() != blobstore.FamilyFile && !(folder.Base() == stateFolder && folder.Dir().Base() == lastState)
 }
 
 func (e *extent) add(offset, size int64, open bool) {
@@ -143,7 +151,7 @@ func check(files []stateFile, sizeOf func(stateFile) (int64, bool)) Report {
 		switch {
 		case !ok:
 			r.Missing = append(r.Missing, f.URI.String())
-			if !f.merged {
+			if !f.mayBeUnclosed() {
 				r.gone++
 			}
 		case !f.fits(size):

@@ -17,8 +17,9 @@ type File struct {
 	Properties   Properties
 
 	// HighestTag is the highest handle tag in the file. Releases added tags without a new format version, so it
-	// decides together with Version, and with what came to version 3 without a tag, which Flink can read the file: 6 needs 1.11, 7 needs 1.13, 8 to 12 need
-	// 1.15 (8 to 10 in the Flink114 dialect: 1.14), 13 and 14 need 1.16, 15 to 17 need 1.20.
+	// decides together with Version, and with what came to version 3 without a tag, which Flink can read the file: 6
+	// needs 1.11, 7 needs 1.13, 8 to 12 need 1.15 (8 to 10 in the Flink114 dialect: 1.14), 13 and 14 need 1.16, 15 to
+	// 17 need 1.20.
 	HighestTag byte
 
 	data    []byte

@@ -37,7 +37,8 @@ const (
 	keyedChangelogV2        = 14
 )
 
-// Operator state handles. Absent ones have no tag: Flink writes 0 for none, and its readers since 1.12 fail on it.
+// Operator state handles. An absent one has no tag, since Flink writes how many there are; tag 0, which its readers know until
+// 1.11 and refuse since 1.12, no release writes.
 const (
 	operatorPartition = 4
 	operatorMerged    = 17

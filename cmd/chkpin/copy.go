@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
@@ -80,7 +81,7 @@ func (c *copyCommand) explain(ctx context.Context, err error) error {
 func (r copyResult) describe(w io.Writer, err error) {
 	what := fmt.Sprintf("%s %d", r.Kind, r.CheckpointID)
 	if r.Kind == checkpoint.KindPin {
-		what = fmt.Sprintf("pin of checkpoint %d with %d generations", r.CheckpointID, len(r.Generations))
+		what = fmt.Sprintf("pin of checkpoint %d with %s", r.CheckpointID, english.Plural(len(r.Generations), "generation", ""))
 	}
 	size := humanize.IBytes(uint64(r.BytesCopied))
 	switch {

@@ -15,6 +15,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
 	"github.com/chkpin/chkpin/deploy"
@@ -277,7 +279,7 @@ func (c *deployCommand) summarize(w io.Writer, results []deployResult, all int) 
 		}
 		table.Flush()
 	}
-	fmt.Fprintf(w, "%d jobs: %d %s, %d left alone, %d failed", all, started, word, unchanged, failures)
+	fmt.Fprintf(w, "%s: %d %s, %d left alone, %d failed", english.Plural(all, "job", ""), started, word, unchanged, failures)
 	if rest := all - len(results); rest > 0 {
 		fmt.Fprintf(w, ", %d not reached (--keep-going)", rest)
 	}

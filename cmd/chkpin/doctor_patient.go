@@ -123,12 +123,12 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 	if p.closed == nil {
 		p.lookAtStore(gctx, g, env)
 	}
-	p.lookAtReplicas(gctx, g, env, c.Replica)
+	replicas := p.lookAtReplicas(gctx, g, env, c.Replica)
 	if client != nil {
 		g.Go(func() error {
 			p.ask(gctx, client, c.choice())
 			if p.closed == nil && p.asked() != nil && p.cluster.newest != nil {
-				p.lookAtSource(gctx, env, flinkjob.Job{Client: client, Choice: c.choice()})
+				p.lookAtSource(gctx, env, flinkjob.Job{Client: client, Choice: c.choice()}, replicas)
 			}
 			return gctx.Err()
 		})
@@ -197,7 +197,7 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice flin
 }
 
 // lookAtSource reads the job's newest checkpoint, and asks what a tick would say.
-func (p *patient) lookAtSource(ctx context.Context, env *environment, job checkpoint.Job) {
+func (p *patient) lookAtSource(ctx context.Context, env *environment, job checkpoint.Job, replicas []blobstore.URI) {
 	newest := p.cluster.newest
 	load := checkpoint.LoadOptions{Relocations: env.relocations}
 	snap, err := checkpoint.Load(ctx, env.store, newest.Path, load)
@@ -213,7 +213,7 @@ func (p *patient) lookAtSource(ctx context.Context, env *environment, job checkp
 		return // a tick would wait for a checkpoint that it can see
 	}
 	_, p.tickErr = checkpoint.Pin(ctx, env.store, p.app, job,
-		checkpoint.PinOptions{DryRun: true, Timeout: dryTick, Replicas: p.replicaApps(), Relocations: env.relocations, Logger: env.log})
+		checkpoint.PinOptions{DryRun: true, Timeout: dryTick, Replicas: replicas, Relocations: env.relocations, Logger: env.log})
 }
 
 // dryTick bounds the tick that writes nothing: most of what it finds, it finds

@@ -20,16 +20,17 @@ type replicaFacts struct {
 	probe  rightsProbe
 }
 
-// lookAtReplicas looks at them all at once, as far as a tick would.
-func (p *patient) lookAtReplicas(ctx context.Context, g *errgroup.Group, env *environment, apps []appURI) {
+// lookAtReplicas looks at them all at once, as far as a tick would, and returns
+// those that a tick would take.
+func (p *patient) lookAtReplicas(ctx context.Context, g *errgroup.Group, env *environment, apps []appURI) (taken []blobstore.URI) {
 	p.replicas = make([]replicaFacts, len(apps))
 	for i, app := range apps {
 		r := &p.replicas[i]
 		r.app = app.URI
-		if r.app.Within(p.app) || p.app.Within(r.app) {
-			r.closed = fmt.Errorf("%w: the replica %s and the pin %s", checkpoint.ErrNested, r.app, p.app)
+		if r.closed = p.nested(i); r.closed != nil {
 			continue
 		}
+		taken = append(taken, r.app)
 		g.Go(func() (err error) {
 			l := checkpoint.LayoutOf(env.relocations.Apply(r.app))
 			if r.closed = listable(ctx, env.store, l); r.closed != nil {
@@ -41,16 +42,21 @@ func (p *patient) lookAtReplicas(ctx context.Context, g *errgroup.Group, env *en
 			return err
 		})
 	}
+	return taken
 }
 
-// replicaApps are those that a tick would take.
-func (p *patient) replicaApps() (apps []blobstore.URI) {
-	for _, r := range p.replicas {
-		if !errors.Is(r.closed, checkpoint.ErrNested) {
-			apps = append(apps, r.app)
+// nested is why a tick would refuse a replica for where it lies.
+func (p *patient) nested(i int) error {
+	app := p.replicas[i].app
+	if app.Within(p.app) || p.app.Within(app) {
+		return fmt.Errorf("%w: the replica %s and the pin %s", checkpoint.ErrNested, app, p.app)
+	}
+	for _, other := range p.replicas[:i] {
+		if app.Within(other.app) || other.app.Within(app) {
+			return fmt.Errorf("%w: the replica %s and the replica %s", checkpoint.ErrNested, app, other.app)
 		}
 	}
-	return apps
+	return nil
 }
 
 // replicasFollow holds each replica against what is pinned.
@@ -108,7 +114,7 @@ func (p *patient) compareReplica(app blobstore.URI, s checkpoint.Survey, again s
 	there, here := s.Record, p.pin.Record
 	switch {
 	case !p.pin.Described:
-		return fine("replica %s restores checkpoint %d; what it is behind is not known", app, there.Checkpoint.ID)
+		return fine("replica %s restores checkpoint %d; how far it is behind is not known", app, there.Checkpoint.ID)
 	case there.Origin.SHA256 == here.Metadata.SHA256:
 		return fine("replica %s restores checkpoint %d, which is what is pinned", app, there.Checkpoint.ID)
 	}

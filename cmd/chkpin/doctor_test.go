@@ -64,7 +64,6 @@ func (p *patient) clone() *patient {
 	return &q
 }
 
-// set is a setting that the JobManager shows. "" leaves it out.
 // merge has the job merge files across checkpoints in a folder.
 func merge(p *patient, checkpoints string) {
 	p.settings[0] = settingsFrom{fromJobManager, flinkconf.Of(map[string]string{
@@ -76,6 +75,7 @@ func merge(p *patient, checkpoints string) {
 	})}
 }
 
+// set is a setting that the JobManager shows. "" leaves it out.
 func (p *patient) set(key, value string) {
 	values := map[string]string{key: value}
 	for _, k := range []string{"execution.target", "execution.checkpointing.dir", "execution.checkpointing.num-retained"} {
@@ -125,6 +125,9 @@ func TestFilesMergedAcrossCheckpointsAreFineOnAVolume(t *testing.T) {
 	p := examined(t).clone()
 	merge(p, "file:///x")
 	assert.Equal(t, healthy, one(t, diagnose(p), "merging").Severity)
+
+	merge(p, "")
+	assert.Empty(t, mergedFilesAreThere(p), "where they are is not known")
 }
 
 // Each fault, what the doctor calls it, and how the command ends.

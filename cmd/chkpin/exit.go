@@ -110,9 +110,10 @@ var verdicts = []verdict{
 	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
 	{refused, as[*runningError], "stop the job first, with chkpin stop; without --strict this is a warning"},
 	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
-	{damaged, unclosed, "does the job merge files across checkpoints (execution.checkpointing.file-merging.across-checkpoint-boundary)? " +
-		"In S3 and Azure such a file is not there before Flink closes it, so turn that off; chkpin stop pins a savepoint; the pin was left alone"},
 	{failed, is(checkpoint.ErrCollectTime), "what was deleted is garbage; run it again, or raise --timeout"},
+	{damaged, unclosed, "does the job merge files across checkpoints (execution.checkpointing.file-merging.across-checkpoint-boundary)? " +
+		"In S3 and Azure such a file is not there before Flink closes it: turn that off, or pin a savepoint with chkpin stop. " +
+		"If it does not, Flink deleted the checkpoint meanwhile: set num-retained to 2 or more. The pin was left alone"},
 	{damaged, as[*checkpoint.VanishedError], "set execution.checkpointing.num-retained (state.checkpoints.num-retained before 1.20) to 2 or more, or a longer interval, " +
 		"so that a checkpoint outlives its copy; the pin was left alone"},
 	{damaged, as[*checkpoint.DamagedError], "chkpin verify shows what is wrong"},

@@ -88,3 +88,13 @@ func TestVanishedSourceHint(t *testing.T) {
 	assert.Contains(t, err.Error(), "was deleted while it was copied, 4 times in a row")
 	assert.Contains(t, hintFor((&pinCommand{}).explain(p, last), v), "chkpin verify")
 }
+
+// Files that Flink has not closed need another setting; chkpin verify would only
+// name them.
+func TestUnclosedFilesHint(t *testing.T) {
+	d := &checkpoint.DamagedError{URI: "s3://b/1/chk-9/_metadata", Missing: []string{"s3://b/1/shared/x"}, Unclosed: true}
+	err := (&pinCommand{}).explain(checkpoint.Pinned{Source: "s3://b/1/chk-9"}, d)
+	v := verdictOf(t.Context(), err)
+	assert.Equal(t, damaged, v.outcome)
+	assert.Contains(t, hintFor(err, v), "across-checkpoint-boundary")
+}

@@ -74,7 +74,7 @@ func (b *benchmark) movesS3(ctx context.Context) error {
 // the time. These are copied within the account, too; of larger ones rclone asks for
 // blocks from URLs, which the emulator does not know.
 func (b *benchmark) movesAzure(ctx context.Context) error {
-	n := max(1, b.files/4)
+	n := max(1, b.files/10)
 	if err := b.moves(ctx, b.azureRemote, n, "within"); err != nil {
 		return err
 	}

@@ -336,9 +336,9 @@ func runTrial(t *testing.T, l lab.Lab, c matrix.Cell, chkpin string, kept *keepe
 	st, known := states[c.State]
 	require.True(t, known && kind >= 0, "%s: no such state or store", c)
 
+	s := emptyStory(t, l, cell{c.Release, st.backend, stores[kind]}, chkpin, new(table)) // of Azure one waits for the other
 	began := time.Now()
-	result := matrix.Result{Cell: c, Day: matrix.Today(began)}
-	s := emptyStory(t, l, cell{c.Release, st.backend, stores[kind]}, chkpin, new(table))
+	result := matrix.Result{Cell: c, Day: matrix.Today(began), Outcome: matrix.Failed, Note: "it ended in the middle"} // as by a panic
 	defer func() {
 		result.Seconds = time.Since(began).Seconds()
 		if t.Failed() { // also by a call that ends the test

@@ -319,6 +319,15 @@ func (m *trial) requireFound(ctx context.Context, cluster *lab.Cluster, p pinned
 	m.requireRestoredAs(ctx, cluster, m.restoreOf(p))
 }
 
+// restores requires that a job started from the pin finds what was pinned, and ends it.
+func (m *trial) restores(ctx context.Context, p pinnedState) {
+	m.Helper()
+	cluster := m.restart(ctx)
+	m.requireFound(ctx, cluster, p)
+	require.NoError(m, cluster.Cancel(ctx))
+	cluster.Stop()
+}
+
 func (m *trial) restoreOf(p pinnedState) job.Restore {
 	return job.Restore{
 		Checkpoint: p.CheckpointID, Held: p.held, Options: m.options, Parallelism: m.way.parallelism, InFlight: p.inFlight,

@@ -54,7 +54,7 @@ type Outcome string
 
 const (
 	Yes    Outcome = "yes"    // the pin restored, was made anew and restored again
-	No     Outcome = "no"     // Flink cannot, and chkpin says so
+	No     Outcome = "no"     // Flink refuses it, or deletes the pin: as expected, and in the note
 	Failed Outcome = "FAILED" // anything else
 )
 
@@ -172,12 +172,13 @@ const preamble = `# What restores: real Flink, every release, every kind of stat
 
 <!-- written by "make matrix"; do not edit -->
 
-Each row is one cell that ran on a real cluster: a job with state that can be checked ran, was pinned by ` + "`chkpin pin`" + `, and
+Each row is one cell that ran on a real cluster. Yes: a job with state that can be checked ran, was pinned by ` + "`chkpin pin`" + `, and
 was cancelled; **its checkpoint folder and all else that Flink had written was deleted**; a new job was started from the
 pin, and compared what it found with what the pinned checkpoint had held: every key's value, list, map, sums and timers, list,
 union and broadcast state, the positions of the source, so that no number was lost or came twice. It completed two more
 checkpoints, the pin was still the same bytes, it was pinned again, cancelled and deleted, and the second pin
-restored in the same way. Any difference is a row that says FAILED.
+restored in the same way. No: Flink refuses what was pinned, or deletes the pin; the row says how that shows.
+Any difference from what was expected is a row that says FAILED.
 
 The reference job is [PinnedState.java](../cmd/chkpin/e2e/job/PinnedState.java); state is above Flink's inline threshold unless the row
 says otherwise; parallelism 2; a checkpoint every second, one retained. ` + "`make matrix`" + ` runs the cells that have no result here,
@@ -185,5 +186,11 @@ says otherwise; parallelism 2; a checkpoint every second, one retained. ` + "`ma
 
 **state**: ` + "`-canonical`, `-native`" + `: a savepoint is pinned; ` + "`-stopped`" + `: that of ` + "`chkpin stop`" + `. **restore**: application: the entry
 point of a container, with ` + "`--fromSavepoint <app>/last-state/_metadata`" + `; rest-, run-: a session cluster, by REST or by
-` + "`flink run`" + `, in that claim mode (none: the release has no modes); to-: a newer release, or an older one, restores.
+` + "`flink run`" + `, in that claim mode (none: the release has no modes); -p1, -p3: with another parallelism; to-: a newer release restores; back-to-: an older one.
+
+These are stories of their own, in which every restore is compared in the same way. claim: the job claims the pin; claim-of-a-copy: a ` + "`chkpin copy`" + ` of it.
+generations, legacy-generations: four rounds of jobs whose own checkpoints may go on naming files of the pin, with collections of garbage. failover: a
+TaskManager dies before the restored job has a checkpoint of its own. constant-id: all runs have one job id, and so one checkpoint folder;
+constant-id-collision: in it lie checkpoints with numbers that the restored job comes to, so there, and only there, nothing is deleted before the first
+restore, of which the operator state alone is compared. changelog-off: the job that restores keeps no changelog.
 `
