@@ -71,10 +71,10 @@ $(AIRFLOW)/.installed: manifests/airflow/requirements.lock
 	$(AIRFLOW)/bin/pip install --quiet --only-binary :all: --requirement $<
 	touch $@
 
-kube: tools kube-tools ## chkpin in a real cluster on this machine, as root; a table of scenarios
-	$(GO) test -tags kube -count=1 -timeout 30m -v ./cmd/chkpin/kube/
+kube: tools kube-tools ## chkpin in a real cluster on this machine, as root; a table of scenarios, docs/kube-scenarios.md
+	$(GO) test -tags kube -count=1 -timeout 90m -v ./cmd/chkpin/kube/ -record $(CURDIR)/docs/kube-scenarios.md
 
-kube-tools: ## a Kubernetes cluster's programs, Helm and kubeconform; 10 minutes of CPU once, then cached
+kube-tools: ## a Kubernetes cluster's programs, Helm, kubeconform and promtool; 15 minutes of CPU once, then cached
 	$(MAKE) -C cmd/chkpin/kube/tools GO='$(GO)' CACHE='$(CACHE)' all
 
 kube-tools-small: ## of these only what renders and checks manifests

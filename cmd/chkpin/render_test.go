@@ -12,9 +12,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 )
 
-// These tests need helm, kubectl and kubeconform: "make chart" runs them.
+// These tests need helm, kubectl, kubeconform and promtool: "make chart" runs
+// them.
 
 const (
 	goldens = "testdata/kubernetes/"
@@ -67,15 +69,39 @@ func TestOverlaysRender(t *testing.T) {
 }
 
 // conforms has kubeconform check files against the schemas of Kubernetes, which
-// have none for the kinds of the Prometheus Operator.
+// have none for the kinds of the Prometheus Operator and of Flink's.
 func conforms(t *testing.T, files ...string) {
 	t.Helper()
 	program, err := exec.LookPath("kubeconform")
 	require.NoError(t, err)
 	schemas := filepath.Join(filepath.Dir(program), "schemas")
 	require.DirExists(t, schemas)
-	runs(t, program, append([]string{"-strict", "-skip", "PodMonitor,PrometheusRule",
+	runs(t, program, append([]string{"-strict", "-skip", "PodMonitor,PrometheusRule,FlinkDeployment",
 		"-schema-location", schemas + "/{{.ResourceKind}}{{.KindSuffix}}.json"}, files...)...)
+}
+
+// The alerts of the chart's examples fire when they should and not before, as
+// Prometheus evaluates them.
+func TestChartAlerts(t *testing.T) {
+	tests, err := filepath.Glob("testdata/alerts/*.yaml")
+	require.NoError(t, err)
+	require.Len(t, tests, 2)
+	for _, name := range tests {
+		dir := t.TempDir()
+		test, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "test.yaml"), test, 0o644))
+		var rules []byte
+		for _, d := range documentsOf(t, goldens+filepath.Base(name)) {
+			if d["kind"] == "PrometheusRule" {
+				rules, err = yaml.Marshal(d["spec"])
+				require.NoError(t, err)
+			}
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "rules.yaml"), rules, 0o644))
+		runs(t, "promtool", "check", "rules", "--lint-fatal", filepath.Join(dir, "rules.yaml"))
+		runs(t, "promtool", "test", "rules", filepath.Join(dir, "test.yaml"))
+	}
 }
 
 // What makes no sense is refused before anything is installed, and the message

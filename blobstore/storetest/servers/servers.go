@@ -41,8 +41,8 @@ func FakeS3(t testing.TB, buckets ...string) S3 {
 	return S3{URL: server.URL, AccessKey: "fake", SecretKey: "fake"}
 }
 
-// versityVersion is the release that "make tools" installs; keep them equal.
-const versityVersion = "v1.8.0"
+// VersityVersion is the release that "make tools" installs; keep them equal.
+const VersityVersion = "v1.8.0"
 
 // VersityGW starts versitygw on a temporary folder, with the buckets. It keeps
 // to S3's semantics, signatures and conditions of Puts included. More arguments
@@ -106,7 +106,7 @@ func start(cmd *exec.Cmd, address, logFile string) (stop func(), err error) {
 
 // versityBinary finds what "make tools" installed.
 func versityBinary() (string, error) {
-	return tool("versitygw "+versityVersion, "bin", "versitygw-"+versityVersion)
+	return tool("versitygw "+VersityVersion, "bin", "versitygw-"+VersityVersion)
 }
 
 // tool is the path of a file that "make tools" installed.

@@ -11,41 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/chkpin/chkpin/checkpoint/metadata"
 )
-
-// What the benchmark pins is a checkpoint that names the files, in order.
-func TestEncodedCheckpoint(t *testing.T) {
-	files := make([]string, sharedPerSubtask+1)
-	for i := range files {
-		files[i] = "s3://bucket/shared/" + strings.Repeat("x", i%7) + "/file"
-	}
-	f, err := metadata.Parse(encodeCheckpoint(42, files))
-	require.NoError(t, err)
-	assert.Equal(t, int64(42), f.CheckpointID)
-	assert.Len(t, f.Operators[0].Subtasks, 2)
-	var named []string
-	for h := range f.Handles() {
-		if h.Kind != metadata.AbsoluteFile {
-			continue
-		}
-		path, err := h.Path()
-		require.NoError(t, err)
-		assert.True(t, h.Shared())
-		assert.Equal(t, int64(fileSize), h.Size())
-		named = append(named, path)
-	}
-	assert.Equal(t, files, named)
-}
-
-func TestEncodedCheckpointWithoutFiles(t *testing.T) {
-	f, err := metadata.Parse(encodeCheckpoint(7, nil))
-	require.NoError(t, err)
-	for h := range f.Handles() {
-		assert.Equal(t, metadata.Inline, h.Kind)
-	}
-}
 
 // A missed target is marked and counted; a figure without a target is neither.
 func TestReport(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 )
 
 const (
@@ -114,7 +115,7 @@ func (b *benchmark) layCheckpoint(folder string, id int64, files []string) error
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, checkpoint.MetadataName), encodeCheckpoint(id, files), 0o644)
+	return os.WriteFile(filepath.Join(dir, checkpoint.MetadataName), sample.Incremental(id, files, fileSize), 0o644)
 }
 
 // behind is where the server keeps a folder, which it makes.

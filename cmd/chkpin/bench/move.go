@@ -12,6 +12,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore/storetest/servers"
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/sample"
 )
 
 // transfers is how many files both programs have under way at once.
@@ -224,7 +225,7 @@ func writeVolume(dir string, n int, each int64) error {
 		}
 		files[i] = "file:" + path
 	}
-	return os.WriteFile(filepath.Join(dir, checkpoint.MetadataName), encodeCheckpointOf(1, files, each), 0o644)
+	return os.WriteFile(filepath.Join(dir, checkpoint.MetadataName), sample.Incremental(1, files, each), 0o644)
 }
 
 func writeBlocks(path string, block []byte, n int64) (err error) {

@@ -144,7 +144,7 @@ func (s *site) folder() string { return checkpoints + "/" + s.jm.JobID() }
 func (s *site) complete(ctx context.Context, files []string) error {
 	s.next++
 	path := fmt.Sprintf("%s/chk-%d", s.folder(), s.next)
-	if err := s.put(ctx, path+"/"+checkpoint.MetadataName, encodeCheckpoint(s.next, files)); err != nil {
+	if err := s.put(ctx, path+"/"+checkpoint.MetadataName, sample.Incremental(s.next, files, fileSize)); err != nil {
 		return err
 	}
 	return s.jm.Complete(s.next, path)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chkpin/chkpin/checkpoint/metadata"
 	"github.com/chkpin/chkpin/cmd/chkpin/e2e/job"
 	"github.com/chkpin/chkpin/cmd/chkpin/kube/cluster"
 	"github.com/chkpin/chkpin/flinkrest"
@@ -24,14 +25,7 @@ const flinkImage = "localhost/flink:" + release
 
 // flinkPod deploys a Flink application whose arguments never change.
 func flinkPod(k *kube, ctx context.Context) string {
-	buildFlink(k, ctx)
-	rest, rpc := port(k), port(k)
-	k.kubectl(ctx, "create", "namespace", "jobs")
-	_, err := k.Kubectl(ctx, k.deployment(rest, rpc), "apply", "--filename=-")
-	require.NoError(k, err)
-	address := fmt.Sprintf("http://127.0.0.1:%d", rest)
-	client, err := flinkrest.New(flinkrest.Config{URL: address})
-	require.NoError(k, err)
+	address, client := k.deployFlink(ctx, "pod", flinkManifest)
 
 	first, stats := k.runningJob(ctx, client, "")
 	require.Nil(k, stats.Restored, "there was no pin")
@@ -59,11 +53,51 @@ func flinkPod(k *kube, ctx context.Context) string {
 	return fmt.Sprintf("job %s… started empty, job %s… from checkpoint %d of the pin, and is pinned on", first[:6], second[:6], stats.Restored.ID)
 }
 
+// flinkStops redeploys a Flink application whose pod stops its job with a
+// savepoint before it ends.
+func flinkStops(k *kube, ctx context.Context) string {
+	_, client := k.deployFlink(ctx, "stopped", stoppingManifest)
+	first, stats := k.runningJob(ctx, client, "")
+	require.Nil(k, stats.Restored, "there was no pin")
+	require.NoFileExists(k, k.pin("stopped"), "nobody else pins here")
+
+	k.kubectl(ctx, "rollout", "restart", "deployment/orders", "--namespace=jobs")
+	second, stats := k.runningJob(ctx, client, first)
+	failures := k.kubectl(ctx, "get", "events", "--namespace=jobs", "--field-selector=reason=FailedPreStopHook")
+	require.Empty(k, strings.TrimSpace(failures), "of the hook")
+	savepoints, err := filepath.Glob(filepath.Join(k.s3.Dir, bucket, "savepoints", "savepoint-"+first[:6]+"-*", "_metadata"))
+	require.NoError(k, err)
+	require.Len(k, savepoints, 1)
+	pinned, err := os.ReadFile(savepoints[0])
+	require.NoError(k, err)
+	savepoint, err := metadata.Parse(pinned)
+	require.NoError(k, err)
+	require.NotNil(k, stats.Restored)
+	require.Contains(k, string(stats.Restored.ExternalPath), "s3://"+bucket+"/stopped/last-state")
+	require.Equal(k, savepoint.CheckpointID, stats.Restored.ID, "nothing is repeated")
+	k.kubectl(ctx, "delete", "namespace", "jobs", "--timeout=120s")
+	return fmt.Sprintf("job %s… ended in savepoint %d, which the hook pinned; job %s… started from it", first[:6], savepoint.CheckpointID, second[:6])
+}
+
+// deployFlink applies a manifest of Flink in a namespace of its own. It returns
+// the JobManager's address on the loopback.
+func (k *kube) deployFlink(ctx context.Context, app, manifest string) (string, *flinkrest.Client) {
+	k.Helper()
+	rest, rpc := port(k), port(k)
+	k.kubectl(ctx, "create", "namespace", "jobs")
+	_, err := k.Kubectl(ctx, k.flinkObjects(app, manifest, rest, rpc), "apply", "--filename=-")
+	require.NoError(k, err)
+	address := fmt.Sprintf("http://127.0.0.1:%d", rest)
+	client, err := flinkrest.New(flinkrest.Config{URL: address})
+	require.NoError(k, err)
+	return address, client
+}
+
 // runningJob waits for a job that is not the one before, and for a checkpoint of
 // its own.
 func (k *kube) runningJob(ctx context.Context, client *flinkrest.Client, before string) (id string, stats flinkrest.Checkpoints) {
 	k.Helper()
-	k.wait(ctx, 3*time.Minute, func() bool {
+	k.wait(ctx, 15*time.Minute, func() bool {
 		jobs, err := client.Jobs(ctx)
 		if err != nil || len(jobs) != 1 || jobs[0].ID == before {
 			return false
@@ -77,7 +111,7 @@ func (k *kube) runningJob(ctx context.Context, client *flinkrest.Client, before 
 
 // buildFlink makes an image like the official one, of what package lab has: the
 // distribution, a plugin for S3, the job, and the Java that runs here.
-func buildFlink(k *kube, ctx context.Context) {
+func buildFlink(k *kube, ctx context.Context) string {
 	root := filepath.Join(k.dir, "flink-image")
 	require.NoError(k, cluster.BusyboxRoot(ctx, root))
 	k.sh(ctx, `set -e
@@ -111,7 +145,10 @@ exec /opt/java/bin/java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx320m -XX:Ma
 	archive := filepath.Join(k.dir, "flink.tar")
 	require.NoError(k, k.images.Export(ctx, flinkImage, archive))
 	require.NoError(k, k.Import(ctx, archive))
+	info, err := os.Stat(archive)
+	require.NoError(k, err)
 	require.NoError(k, os.Remove(archive))
+	return fmt.Sprintf("%.0f MB: the distribution, its plugin for S3, the job, a Java made by jlink", float64(info.Size())/1e6)
 }
 
 func (k *kube) sh(ctx context.Context, script string, args ...string) {
@@ -120,15 +157,14 @@ func (k *kube) sh(ctx context.Context, script string, args ...string) {
 	require.NoError(k, err)
 }
 
-// deployment is JobManager and TaskManager in one pod, in the network of this
-// machine, since the cluster has no Services: init container and arguments as in
-// manifests/init-container.yaml.
-func (k *kube) deployment(rest, rpc int) string {
+// flinkObjects fills in a manifest of Flink. Its pods are in the network of this
+// machine, since the cluster has no Services.
+func (k *kube) flinkObjects(app, manifest string, rest, rpc int) string {
 	conf := map[string]string{
 		"jobmanager.rpc.address": "127.0.0.1", "jobmanager.bind-host": "127.0.0.1", "jobmanager.rpc.port": fmt.Sprint(rpc),
 		"rest.address": "127.0.0.1", "rest.bind-address": "127.0.0.1", "rest.port": fmt.Sprint(rest),
 		"taskmanager.host": "127.0.0.1", "taskmanager.bind-host": "127.0.0.1", "taskmanager.numberOfTaskSlots": "2", "parallelism.default": "2",
-		"execution.checkpointing.interval": "2 s", "execution.checkpointing.dir": "s3://" + bucket + "/pod-checkpoints",
+		"execution.checkpointing.interval": "2 s", "execution.checkpointing.dir": "s3://" + bucket + "/" + app + "-checkpoints",
 		"execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
 		"cluster.registration.error-delay":                          "500", "restart-strategy.type": "none", "io.tmp.dirs": "/tmp",
 		"taskmanager.cpu.cores": "1.0", "taskmanager.memory.framework.heap.size": "96m", "taskmanager.memory.framework.off-heap.size": "64m",
@@ -141,17 +177,17 @@ func (k *kube) deployment(rest, rpc int) string {
 	for _, key := range slices.Sorted(maps.Keys(conf)) {
 		fmt.Fprintf(&lines, "    %s: %q\n", key, conf[key])
 	}
-	return strings.NewReplacer("CONF", strings.TrimRight(lines.String(), "\n"), "FLINK", flinkImage, "CHKPIN", image+"-amd64",
-		"CLASS", job.Class, "ARGS", strings.Join(sizes.Args(), `", "`), "APP", "s3://"+bucket+"/pod",
-		"ENDPOINT", k.s3.URL, "the-id", k.s3.AccessKey, "the-key", k.s3.SecretKey).Replace(flinkManifest)
+	return strings.NewReplacer("<conf>", strings.TrimRight(lines.String(), "\n"), "<flink>", flinkImage, "<chkpin>", image+"-amd64",
+		"<class>", job.Class, "<args>", strings.Join(sizes.Args(), `", "`), "<app>", "s3://"+bucket+"/"+app, "<savepoints>", "s3://"+bucket+"/savepoints",
+		"<rest>", fmt.Sprint(rest), "<endpoint>", k.s3.URL, "<id>", k.s3.AccessKey, "<key>", k.s3.SecretKey).Replace(flinkConfiguration + manifest)
 }
 
-const flinkManifest = `apiVersion: v1
+const flinkConfiguration = `apiVersion: v1
 kind: ConfigMap
 metadata: {name: orders, namespace: jobs}
 data:
   config.yaml: |
-CONF
+<conf>
   log4j.properties: |
     rootLogger.level = INFO
     rootLogger.appenderRef.console.ref = console
@@ -160,7 +196,11 @@ CONF
     appender.console.layout.type = PatternLayout
     appender.console.layout.pattern = %d %p %c %m%n
 ---
-apiVersion: apps/v1
+`
+
+// flinkManifest is JobManager and TaskManager in one pod, with init container and
+// arguments as in manifests/init-container.yaml, form 1.
+const flinkManifest = `apiVersion: apps/v1
 kind: Deployment
 metadata: {name: orders, namespace: jobs}
 spec:
@@ -176,20 +216,79 @@ spec:
         - {name: conf, configMap: {name: orders}}
       initContainers:
         - name: resolve
-          image: CHKPIN
+          image: <chkpin>
           imagePullPolicy: Never
-          args: [resolve, --allow-first-start, --output-file=/chkpin/args, APP, --s3-endpoint=ENDPOINT, --s3-path-style, --s3-region=us-east-1]
-          env: [{name: AWS_ACCESS_KEY_ID, value: the-id}, {name: AWS_SECRET_ACCESS_KEY, value: the-key}]
+          args: [resolve, --allow-first-start, --output-file=/chkpin/args, <app>, --s3-endpoint=<endpoint>, --s3-path-style, --s3-region=us-east-1]
+          env: [{name: AWS_ACCESS_KEY_ID, value: <id>}, {name: AWS_SECRET_ACCESS_KEY, value: <key>}]
           volumeMounts: [{name: chkpin, mountPath: /chkpin}]
       containers:
         - name: jobmanager
-          image: FLINK
+          image: <flink>
           imagePullPolicy: Never
           command: [sh, -c, 'exec /docker-entrypoint.sh standalone-job $(cat /chkpin/args) "$@"', standalone-job]
-          args: [--job-classname, CLASS, "ARGS"]
+          args: [--job-classname, <class>, "<args>"]
           volumeMounts: [{name: chkpin, mountPath: /chkpin, readOnly: true}, {name: conf, mountPath: /opt/flink/conf}]
         - name: taskmanager
-          image: FLINK
+          image: <flink>
+          imagePullPolicy: Never
+          command: [/docker-entrypoint.sh, taskmanager]
+          volumeMounts: [{name: conf, mountPath: /opt/flink/conf}]
+`
+
+// stoppingManifest is manifests/init-container.yaml, form 2, with the hook of
+// docs/kubernetes.md. The TaskManager has a pod of its own: it must live until the
+// savepoint is complete.
+const stoppingManifest = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: orders, namespace: jobs}
+spec:
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: orders}}
+  template:
+    metadata: {labels: {app: orders}}
+    spec:
+      hostNetwork: true
+      terminationGracePeriodSeconds: 120
+      volumes:
+        - {name: chkpin, emptyDir: {}}
+        - {name: conf, configMap: {name: orders}}
+      initContainers:
+        - name: install
+          image: <chkpin>
+          imagePullPolicy: Never
+          args: [install, /chkpin]
+          volumeMounts: [{name: chkpin, mountPath: /chkpin}]
+      containers:
+        - name: jobmanager
+          image: <flink>
+          imagePullPolicy: Never
+          command: [/chkpin/chkpin, exec, --allow-first-start, <app>, --, /docker-entrypoint.sh]
+          args: [standalone-job, -Dexecution.shutdown-on-application-finish=false, --job-classname, <class>, "<args>"]
+          env:
+            - {name: AWS_ACCESS_KEY_ID, value: <id>}
+            - {name: AWS_SECRET_ACCESS_KEY, value: <key>}
+            - {name: CHKPIN_S3_ENDPOINT, value: "<endpoint>"}
+            - {name: CHKPIN_S3_PATH_STYLE, value: "true"}
+            - {name: CHKPIN_S3_REGION, value: us-east-1}
+          lifecycle:
+            preStop: {exec: {command: [/chkpin/chkpin, stop, <app>, "http://127.0.0.1:<rest>", --target=<savepoints>]}}
+          volumeMounts: [{name: chkpin, mountPath: /chkpin, readOnly: true}, {name: conf, mountPath: /opt/flink/conf}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: orders-taskmanager, namespace: jobs}
+spec:
+  selector: {matchLabels: {app: orders-taskmanager}}
+  template:
+    metadata: {labels: {app: orders-taskmanager}}
+    spec:
+      hostNetwork: true
+      terminationGracePeriodSeconds: 5
+      volumes:
+        - {name: conf, configMap: {name: orders}}
+      containers:
+        - name: taskmanager
+          image: <flink>
           imagePullPolicy: Never
           command: [/docker-entrypoint.sh, taskmanager]
           volumeMounts: [{name: conf, mountPath: /opt/flink/conf}]

@@ -149,25 +149,27 @@ func (k *kube) values(app, jobManager string, more settings) map[string]any {
 		"settings":   set,
 		"image":      map[string]any{"repository": strings.Split(image, ":")[0], "tag": strings.Split(image, ":")[1] + "-amd64", "pullPolicy": "Never"},
 		"env":        []any{env("AWS_ACCESS_KEY_ID", k.s3.AccessKey), env("AWS_SECRET_ACCESS_KEY", k.s3.SecretKey)},
-		"cronjob":    map[string]any{"suspend": app != "orders", "backoffLimit": 0},
+		// A Job that is looked at must not be tidied away when the next one ends.
+		"cronjob": map[string]any{"suspend": app != "orders", "backoffLimit": 0, "successfulJobsHistoryLimit": 10, "failedJobsHistoryLimit": 10},
 	}
 }
 
-// install installs or upgrades a release of the chart, and returns what helm said.
-func (k *kube) install(ctx context.Context, release string, values map[string]any) string {
+// install installs or upgrades a release of the chart. The API server must not
+// warn.
+func (k *kube) install(ctx context.Context, release string, values map[string]any) {
 	k.Helper()
 	text, err := json.Marshal(values)
 	require.NoError(k, err)
 	file := filepath.Join(k.dir, "values.json")
 	require.NoError(k, os.WriteFile(file, text, 0o600))
-	out, err := k.Helm(ctx, "", "upgrade", "--install", release, chart, "--namespace", namespace, "--values", file)
+	_, warnings, err := k.Helm(ctx, "upgrade", "--install", release, chart, "--namespace", namespace, "--values", file)
 	require.NoError(k, err)
-	return out
+	require.Empty(k, warnings)
 }
 
 func (k *kube) uninstall(ctx context.Context, release string) {
 	k.Helper()
-	_, err := k.Helm(ctx, "", "uninstall", release, "--namespace", namespace, "--wait")
+	_, _, err := k.Helm(ctx, "uninstall", release, "--namespace", namespace, "--wait")
 	require.NoError(k, err)
 }
 
@@ -204,7 +206,7 @@ var final = regexp.MustCompile(`\b(Complete|Failed)\b`)
 // ended waits for a Job's end.
 func (k *kube) ended(ctx context.Context, job string) {
 	k.Helper()
-	k.wait(ctx, 3*time.Minute, func() bool {
+	k.wait(ctx, 15*time.Minute, func() bool {
 		return final.MatchString(k.kubectl(ctx, "get", "job", job, "--namespace", namespace, "--output", "jsonpath={.status.conditions[*].type}"))
 	})
 }

@@ -140,6 +140,17 @@ func TestOurManifests(t *testing.T) {
 	}
 }
 
+// The example for the operator restores the folder of the pin, and gives the job
+// nothing that is Flink's.
+func TestOurFlinkDeployment(t *testing.T) {
+	m, err := manifest.Load("../../../manifests/flinkdeployment.yaml")
+	require.NoError(t, err)
+	require.Len(t, m.Starts, 1)
+	assert.Equal(t, "s3://bucket/orders/last-state", m.Starts[0].RestorePath)
+	assert.Equal(t, "last-state", m.Starts[0].UpgradeMode)
+	assert.Empty(t, m.Starts[0].Lost())
+}
+
 // Variables of the container are put in; one whose value stands elsewhere stays,
 // for only the start can tell.
 func TestVariables(t *testing.T) {

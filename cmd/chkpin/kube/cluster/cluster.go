@@ -29,27 +29,44 @@ const (
 	node     = "localhost" // the kubelet's name and the name in its certificate
 )
 
-// programs that the distribution has: on Debian in etcd-server, containerd,
-// runc, buildah, iproute2, busybox-static and containernetworking-plugins.
-var programs = []string{"etcd", "containerd", "ctr", "runc", "buildah", "ip", "busybox", "iptables", "mount", "umount"}
-
 const plugins = "/usr/lib/cni"
 
-// built are the programs that "make kube-tools" makes.
-var built = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl", "helm"}
+// What the API server needs, and what a node and what runs on it need more:
+// programs of the distribution, and those that "make kube-tools" makes.
+var (
+	serverPrograms = []string{"etcd"}
+	serverBuilt    = []string{"kube-apiserver", "kubectl", "helm"}
+	nodePrograms   = []string{"containerd", "ctr", "runc", "buildah", "ip", "busybox", "iptables", "mount", "umount", "unshare"}
+	nodeBuilt      = []string{"kube-controller-manager", "kube-scheduler", "kubelet"}
+)
 
-// Missing says what a cluster needs and this machine does not have.
-func Missing(bin string) (missing []string) {
-	if os.Getuid() != 0 {
-		missing = append(missing, "root: containers need mounts, namespaces and cgroups")
+const install = ": apt-get install etcd-server containerd runc buildah iproute2 busybox-static containernetworking-plugins iptables"
+
+// Missing says what this machine does not have: of what the API server needs,
+// see [StartServer], and of what a cluster with a node needs beside it.
+func Missing(ctx context.Context, bin string) (server, node []string) {
+	server = absent(bin, serverPrograms, serverBuilt)
+	node = absent(bin, nodePrograms, nodeBuilt)
+	if _, err := os.Stat(filepath.Join(plugins, "bridge")); err != nil {
+		node = append(node, filepath.Join(plugins, "bridge")+install)
 	}
+	if os.Getuid() != 0 {
+		return server, append(node, "root: containers need mounts, namespaces and cgroups")
+	}
+	if _, stderr, err := run(ctx, "", "unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "true"); err != nil {
+		node = append(node, "namespaces for containers: "+strings.TrimSpace(stderr))
+	}
+	if err := probeCgroups(); err != nil {
+		node = append(node, "cgroups for containers: "+err.Error())
+	}
+	return server, node
+}
+
+func absent(bin string, programs, built []string) (missing []string) {
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			missing = append(missing, p+": apt-get install etcd-server containerd runc buildah iproute2 busybox-static containernetworking-plugins iptables")
+			missing = append(missing, p+install)
 		}
-	}
-	if _, err := os.Stat(filepath.Join(plugins, "bridge")); err != nil {
-		missing = append(missing, plugins+"/bridge: apt-get install containernetworking-plugins")
 	}
 	for _, p := range built {
 		if _, err := os.Stat(filepath.Join(bin, p)); err != nil {
@@ -65,12 +82,23 @@ type Cluster struct {
 	server         string
 	containerd     string // its socket
 	kubeconfig     string
-	processes      []*process // in the order of starting
+	configs        map[string]string // kubeconfig files, by whose they are
+	processes      []*process        // in the order of starting
 	machine        *machine
 }
 
 // Start brings a cluster up in a folder of its own, from the programs in bin.
-func Start(ctx context.Context, dir, bin string) (c *Cluster, err error) {
+func Start(ctx context.Context, dir, bin string) (*Cluster, error) {
+	return start(ctx, dir, bin, (*Cluster).startServer, (*Cluster).startControllers, (*Cluster).startNode)
+}
+
+// StartServer brings etcd and the API server up and nothing else: objects are
+// judged and kept, and nothing comes of them. It needs no rights.
+func StartServer(ctx context.Context, dir, bin string) (*Cluster, error) {
+	return start(ctx, dir, bin, (*Cluster).startServer)
+}
+
+func start(ctx context.Context, dir, bin string, parts ...func(*Cluster, context.Context) error) (c *Cluster, err error) {
 	c = &Cluster{dir: dir, bin: bin, logs: filepath.Join(dir, "logs"), containerd: filepath.Join(dir, "containerd.sock")}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -83,31 +111,28 @@ func Start(ctx context.Context, dir, bin string) (c *Cluster, err error) {
 			err = errors.Join(err, c.Stop())
 		}
 	}()
-	for _, start := range []func(context.Context) error{c.startControlPlane, c.startNode} {
-		if err := start(ctx); err != nil {
+	for _, part := range parts {
+		if err := part(c, ctx); err != nil {
 			return c, fmt.Errorf("cluster: %w", err)
 		}
 	}
 	return c, nil
 }
 
-func (c *Cluster) startControlPlane(ctx context.Context) error {
+func (c *Cluster) startServer(ctx context.Context) error {
 	if err := os.MkdirAll(c.logs, 0o755); err != nil {
 		return err
 	}
-	var ports [6]int
-	for i := range ports {
-		var err error
-		if ports[i], err = freePort(); err != nil {
-			return err
-		}
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
 	}
 	pki, err := newAuthority(c.dir)
 	if err != nil {
 		return err
 	}
 	c.server = fmt.Sprintf("https://127.0.0.1:%d", ports[0])
-	configs := map[string]string{}
+	c.configs = map[string]string{}
 	for _, id := range []struct{ name, user, group string }{
 		{"apiserver", "kube-apiserver", ""},
 		{"admin", "admin", "system:masters"},
@@ -119,13 +144,13 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		if err := pki.issue(id.name, id.user, id.group); err != nil {
 			return err
 		}
-		if configs[id.name], err = pki.kubeconfig(id.name, c.server); err != nil {
+		if c.configs[id.name], err = pki.kubeconfig(id.name, c.server); err != nil {
 			return err
 		}
 	}
-	c.kubeconfig = configs["admin"]
+	c.kubeconfig = c.configs["admin"]
 	etcd, peer := fmt.Sprintf("http://127.0.0.1:%d", ports[1]), fmt.Sprintf("http://127.0.0.1:%d", ports[2])
-	at := func(file string) string { return filepath.Join(c.dir, file) }
+	at := c.at
 	if err := c.begin("etcd", "--name=chkpin", "--data-dir="+at("etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls="+etcd, "--advertise-client-urls="+etcd,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=chkpin="+peer); err != nil {
@@ -142,21 +167,29 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--kubelet-certificate-authority="+at("ca.crt"), "--kubelet-preferred-address-types=Hostname"); err != nil {
 		return err
 	}
-	if err := c.wait(ctx, "API server", 2*time.Minute, func(ctx context.Context) error {
+	return c.wait(ctx, "API server", 2*time.Minute, func(ctx context.Context) error {
 		_, err := c.Kubectl(ctx, "", "get", "--raw", "/readyz")
 		return err
-	}); err != nil {
+	})
+}
+
+func (c *Cluster) at(file string) string { return filepath.Join(c.dir, file) }
+
+func (c *Cluster) startControllers(context.Context) error {
+	ports, err := freePorts(2)
+	if err != nil {
 		return err
 	}
+	at, configs := c.at, c.configs
 	if err := c.begin(filepath.Join(c.bin, "kube-controller-manager"), "--kubeconfig="+configs["controllers"],
 		"--authentication-kubeconfig="+configs["controllers"], "--authorization-kubeconfig="+configs["controllers"],
 		"--service-account-private-key-file="+at("sa.key"), "--root-ca-file="+at("ca.crt"), "--use-service-account-credentials=true",
-		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", ports[3]), "--leader-elect=false"); err != nil {
+		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", ports[0]), "--leader-elect=false"); err != nil {
 		return err
 	}
 	return c.begin(filepath.Join(c.bin, "kube-scheduler"), "--kubeconfig="+configs["scheduler"],
 		"--authentication-kubeconfig="+configs["scheduler"], "--authorization-kubeconfig="+configs["scheduler"],
-		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", ports[4]), "--leader-elect=false")
+		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", ports[1]), "--leader-elect=false")
 }
 
 // Kubectl runs kubectl as an administrator.
@@ -165,10 +198,10 @@ func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (st
 }
 
 // Helm runs helm as an administrator. It finds no configuration but this
-// cluster's.
-func (c *Cluster) Helm(ctx context.Context, stdin string, args ...string) (string, error) {
+// cluster's. The warnings are the API server's.
+func (c *Cluster) Helm(ctx context.Context, args ...string) (out, warnings string, err error) {
 	home := "HELM_CACHE_HOME=" + filepath.Join(c.dir, "helm")
-	return Run(ctx, stdin, "env", append([]string{home, filepath.Join(c.bin, "helm"), "--kubeconfig=" + c.kubeconfig}, args...)...)
+	return run(ctx, "", "env", append([]string{home, filepath.Join(c.bin, "helm"), "--kubeconfig=" + c.kubeconfig}, args...)...)
 }
 
 // Import gives the node an image from a docker-archive.

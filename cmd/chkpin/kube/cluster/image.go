@@ -103,6 +103,11 @@ func (i *Images) Build(ctx context.Context, folder, name, arch, version, revisio
 	return string(text), err
 }
 
+// Inspect tells of an image what a Go template asks for.
+func (i *Images) Inspect(ctx context.Context, name, template string) (string, error) {
+	return i.buildah(ctx, "inspect", "--type=image", "--format="+template, name)
+}
+
 // Export writes an image to a docker-archive.
 func (i *Images) Export(ctx context.Context, name, archive string) error {
 	_, err := i.buildah(ctx, "push", "--quiet", name, "docker-archive:"+archive+":"+name)

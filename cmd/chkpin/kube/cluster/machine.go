@@ -102,6 +102,21 @@ func (m *machine) unmount(ctx context.Context, path string) error {
 	return errors.Join(errs...)
 }
 
+// probeCgroups makes a cgroup that limits memory, and removes it.
+func probeCgroups() error {
+	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} { // v1, v2
+		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
+			continue
+		}
+		probe, err := os.MkdirTemp(root, "chkpin-probe-")
+		if err != nil {
+			return err
+		}
+		return os.Remove(probe)
+	}
+	return errors.New("none are mounted at /sys/fs/cgroup")
+}
+
 // removeCgroup removes a cgroup and those in it, which must be empty.
 func removeCgroup(group string) error {
 	var folders []string

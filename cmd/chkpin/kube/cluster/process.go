@@ -91,13 +91,18 @@ func (c *Cluster) wait(ctx context.Context, what string, most time.Duration, hol
 // Run runs a program to its end and returns what it printed. Both outputs are in
 // the error, if there is one.
 func Run(ctx context.Context, stdin string, program string, args ...string) (string, error) {
+	stdout, _, err := run(ctx, stdin, program, args...)
+	return stdout, err
+}
+
+func run(ctx context.Context, stdin string, program string, args ...string) (stdout, stderr string, err error) {
 	cmd := exec.CommandContext(ctx, program, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(program), strings.Join(args, " "), err, stdout.String(), stderr.String())
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	if err = cmd.Run(); err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(program), strings.Join(args, " "), err, out.String(), errs.String())
 	}
-	return stdout.String(), nil
+	return out.String(), errs.String(), err
 }
 
 // freePort is a port of the loopback that nobody listens on now.
@@ -108,4 +113,15 @@ func freePort() (int, error) {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func freePorts(n int) (ports []int, err error) {
+	for range n {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
 }

@@ -1,4 +1,4 @@
-package main
+package sample
 
 import (
 	"encoding/binary"
@@ -8,16 +8,9 @@ import (
 // sharedPerSubtask is how many SST files a subtask of the job has.
 const sharedPerSubtask = 1000
 
-// encodeCheckpoint is the _metadata of a job with incremental RocksDB state in
-// these files of fileSize bytes each: format version 4, one operator
-// (MetadataV2V3SerializerBase, 1.20.3). Without files,
-// its state is inside.
-func encodeCheckpoint(id int64, files []string) []byte {
-	return encodeCheckpointOf(id, files, fileSize)
-}
-
-// encodeCheckpointOf is the same with files of another size.
-func encodeCheckpointOf(id int64, files []string, size int64) []byte {
+// Incremental is the _metadata of a job with incremental RocksDB state in these files of size bytes each, which nobody
+// reads: format version 4, one operator (MetadataV2V3SerializerBase, 1.20.3). Without files, its state is inside.
+func Incremental(id int64, files []string, size int64) []byte {
 	e := &encoder{size: size}
 	e.i32(0x4960672D).i32(4).i64(id)
 	e.i32(0) // master states
