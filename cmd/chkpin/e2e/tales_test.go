@@ -424,7 +424,8 @@ func (m *trial) isNotThereYet() (matrix.Outcome, string) {
 	var missing string
 	var stopped pinnedState
 	m.step("run, fail to pin, stop", func(ctx context.Context) string {
-		cluster := m.start()
+		// With one a second, its _metadata may be gone as well when the tick gives up.
+		cluster := m.startAs(func(o *lab.Options) { o.Interval = 5 * time.Second })
 		m.waitFilled(ctx, cluster)
 		_, log := m.chkpinLogged(ctx, exitDamaged, "pin", m.app.String(), cluster.URL)
 		require.Contains(m, log, "across-checkpoint-boundary", "the hint")
