@@ -214,7 +214,7 @@ func (m *trial) generations(w way) (matrix.Outcome, string) {
 	const rounds = 4
 	var last pinnedState
 	var borrowed []string
-	collected := 0
+	everBorrowed, collected := 0, 0
 	m.step("run, pin", func(ctx context.Context) string {
 		last = m.runAndPin(ctx)
 		return "pinned"
@@ -229,7 +229,8 @@ func (m *trial) generations(w way) (matrix.Outcome, string) {
 				require.NoError(m, err)
 				last = m.pinState(ctx, cluster)
 			}
-			borrowed = append(borrowed, fmt.Sprint(m.borrowed(ctx, cluster)))
+			files := m.borrowed(ctx, cluster)
+			borrowed, everBorrowed = append(borrowed, fmt.Sprint(files)), everBorrowed+files
 
 			// While the job runs, and so fast that only what it still names is a reason to keep a file.
 			var swept struct{ Deleted int }
@@ -243,6 +244,7 @@ func (m *trial) generations(w way) (matrix.Outcome, string) {
 		})
 	}
 	require.NotZero(m, collected, "objects that gc has deleted")
+	require.NotZero(m, everBorrowed, "files of the pin that the job's own checkpoints named")
 	return matrix.Yes, fmt.Sprintf("%d rounds; files of the pin that the job's own checkpoints named in each: %s; gc deleted %d objects on the way",
 		rounds, strings.Join(borrowed, ", "), collected)
 }
