@@ -51,11 +51,11 @@ type DamagedError struct {
 	WrongSize []string // URIs
 	Err       error
 
-	// Unclosed: all that is missing are merged files in an object store, and not
-	// those of a pin. Where they hold state of several checkpoints, Flink goes on
-	// writing to them after one is complete, and they are not there before it closes
-	// them (FileMergingSnapshotManager, measured on S3 with 1.20.5 and 2.3.0). Where
-	// they do not, Flink has deleted them.
+	// Unclosed: all that is missing, or too short, are merged files in an object
+	// store, and not those of a pin. Where they hold state of several checkpoints,
+	// Flink goes on writing to them after one is complete, and before it closes them
+	// they are not there (S3) or empty (Azure; FileMergingSnapshotManager, measured
+	// with 1.20.5 and 2.3.0). Where they do not, Flink has deleted them.
 	Unclosed bool
 }
 

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,45 @@ func TestMetadataIsPutBack(t *testing.T) {
 			job.requireRestores(app, 5)
 		})
 	}
+}
+
+// A job that claims the pin deletes it, at its first checkpoint: _metadata and
+// state files that older generations may share. What is put back is older than
+// what the job restored, and yet the job goes on with the pin, also when the tick
+// that put it back came no further.
+func TestAClaimedPinIsFollowed(t *testing.T) {
+	l := LayoutOf(app)
+	job := newJob(t, hashmap)
+	x := &lab{t: t, store: job.store, app: app, job: job}
+	x.pinned(4, 5)
+	older := filesOf(t, job.store, l.generation("00000001-chk-4").Join(MetadataName))
+	green := x.green(l.Root, 5)
+	for _, f := range filesOf(t, job.store, l.Metadata) {
+		if !slices.ContainsFunc(older, func(o stateFile) bool { return o.URI.Same(f.URI) }) {
+			remove(t, job.store, f.URI)
+		}
+	}
+	remove(t, job.store, l.Metadata)
+	_, err := Pin(t.Context(), job.store, app, green, PinOptions{})
+	require.ErrorIs(t, err, ErrNoCheckpoint)
+	job.requireRestores(app, 4)
+	require.EqualValues(t, 5, readRecord(t, job.store, l).Lost)
+
+	green.completes(6)
+	p := green.pins(app, PinOptions{})
+	require.Equal(t, ResultPinned, p.Result)
+	require.Equal(t, RestoredPin, p.RestoredFrom)
+	green.requireRestores(app, 6)
+	require.Zero(t, readRecord(t, job.store, l).Lost)
+
+	// What was rolled back is not lost.
+	green.completes(7)
+	green.pins(app, PinOptions{})
+	blue := green.successor("bbbbbbbb99507e464787c646439a53ff", l.Root.String(), 7)
+	_, err = Rollback(t.Context(), job.store, app, RollbackOptions{})
+	require.NoError(t, err)
+	blue.completes(8)
+	blue.isHeld("rolled back")
 }
 
 // The generation that is put back is the published one, not a newer one that was

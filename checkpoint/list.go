@@ -145,7 +145,7 @@ type lister struct {
 	store   blobstore.Store
 	opts    ListOptions
 	root    blobstore.URI
-	entire  sync.Map // URIs of checkpoints that folders with entropy belong to
+	entire  sync.Map             // URIs of checkpoints that folders with entropy belong to
 	queue   chan (<-chan listed) // one for each group, in the order of the walk
 	seen    bool                 // something lies below the root, or nobody knows
 	proving sync.WaitGroup

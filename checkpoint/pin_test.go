@@ -473,18 +473,23 @@ func TestChangelogIsAWarning(t *testing.T) {
 func TestMergedFilesThatAreNotThereYet(t *testing.T) {
 	for _, c := range []struct {
 		recording recording
+		empty     bool // as in Azure
 		unclosed  bool
-	}{{merged, true}, {rocksdb, false}} {
+	}{{merged, false, true}, {merged, true, true}, {rocksdb, false, false}, {rocksdb, true, false}} {
 		job := newJob(t, c.recording)
 		job.completes(7)
 		u := job.chk(7).Join(MetadataName)
-		missing := filesOf(t, job.store, u)[0].URI
-		remove(t, job.store, missing)
+		unwritten := filesOf(t, job.store, u)[0].URI
+		if c.empty {
+			put(t, job.store, unwritten.String(), nil)
+		} else {
+			remove(t, job.store, unwritten)
+		}
 
 		_, err := Pin(t.Context(), job.store, app, job, PinOptions{Sleep: noSleep})
 		damaged, ok := errors.AsType[*DamagedError](err)
 		require.True(t, ok, "%v", err)
-		require.Equal(t, []string{missing.String()}, damaged.Missing)
+		require.Equal(t, []string{unwritten.String()}, append(damaged.Missing, damaged.WrongSize...))
 		require.Equal(t, c.unclosed, damaged.Unclosed)
 		require.False(t, exists(t, job.store, LayoutOf(app).Metadata))
 

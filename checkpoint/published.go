@@ -188,7 +188,11 @@ func (t *tick) putBack(ctx context.Context, p published) (published, error) {
 		p.damaged = p.object != nil
 		return p, err
 	}
-	p.record = r.succeeds(p.record)
+	lost := p.record
+	p.record = r.succeeds(lost)
+	if r.Generation != lost.Generation {
+		p.record.Lost = max(lost.Lost, lost.Checkpoint.ID)
+	}
 	if t.opts.DryRun {
 		t.warn("%s is missing or damaged; it would be put back from generation %s", t.named.Metadata, r.Generation)
 		p.damaged = true

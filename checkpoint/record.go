@@ -149,6 +149,11 @@ type Record struct {
 	// published one with a lower number; new ones are numbered after it.
 	Highest int64 `json:"highest,omitempty"`
 
+	// Lost is the newest checkpoint that was published and could not be put back,
+	// because an older generation is the first that proves: a job in CLAIM mode
+	// deletes what it restored. A run that restored it goes on with the pin.
+	Lost int64 `json:"lost,omitempty"`
+
 	// Origin says of what this is a copy, as long as no tick has worked on it.
 	Origin *Origin `json:"origin,omitempty"`
 

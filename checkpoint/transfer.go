@@ -150,7 +150,7 @@ func (d *delivery) prove(files []stateFile, listed map[string]blobstore.Object) 
 		o, ok := listed[d.name(&f)]
 		return o.Size, ok
 	})
-	report.gone = len(report.Missing) // they were copied
+	report.gone += len(report.Missing) // they were copied
 	err := report.Err(d.source)
 	if len(report.Missing) > 0 {
 		err = fmt.Errorf("%w: %w", errTaken, err)

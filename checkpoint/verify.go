@@ -18,7 +18,7 @@ type Report struct {
 	Missing   []string
 	WrongSize []string
 
-	gone int // missing files that were there once
+	gone int // files that were there whole once
 }
 
 // OK reports whether every byte range is there.
@@ -31,7 +31,7 @@ func (r Report) Err(u blobstore.URI) error {
 	}
 	return &DamagedError{
 		URI: u.String(), Missing: r.Missing, WrongSize: r.WrongSize,
-		Unclosed: r.gone == 0 && len(r.WrongSize) == 0,
+		Unclosed: r.gone == 0,
 	}
 }
 
@@ -79,8 +79,8 @@ type extent struct {
 	merged bool // it holds segments, maybe of several checkpoints
 }
 
-// mayBeUnclosed reports whether the file may be missing because Flink writes to it
-// still: see [DamagedError].Unclosed. On a volume it is there from the beginning,
+// mayBeUnclosed reports whether the file may be missing, or empty, because Flink
+// writes to it still: see [DamagedError].Unclosed. On a volume it is there from the beginning,
 // and what is missing in a pin was copied once.
 func (f stateFile) mayBeUnclosed() bool {
 	folder := f.Location.Dir()
@@ -156,6 +156,9 @@ func check(files []stateFile, sizeOf func(stateFile) (int64, bool)) Report {
 			}
 		case !f.fits(size):
 			r.WrongSize = append(r.WrongSize, f.URI.String())
+			if !f.mayBeUnclosed() {
+				r.gone++
+			}
 		}
 	}
 	return r
