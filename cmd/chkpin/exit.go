@@ -109,7 +109,7 @@ var verdicts = []verdict{
 	{refused, is(checkpoint.ErrTooLarge), "raise --max-bytes, or make checkpoints incremental"},
 	{refused, is(checkpoint.ErrTooOld), "raise --max-age if state of this age may be used"},
 	{refused, as[*runningError], "stop the job first, with chkpin stop; without --strict this is a warning"},
-	{failed, is(checkpoint.ErrDeadline), "nothing was published; raise --timeout"},
+	{failed, is(checkpoint.ErrDeadline), "raise --timeout; the pin is whole: the old one, unless the very last write was under way"},
 	{failed, is(checkpoint.ErrCollectTime), "what was deleted is garbage; run it again, or raise --timeout"},
 	{damaged, unclosed, "does the job merge files across checkpoints (execution.checkpointing.file-merging.across-checkpoint-boundary)? " +
 		"In S3 and Azure such a file is not there before Flink closes it: turn that off, or pin a savepoint with chkpin stop. " +

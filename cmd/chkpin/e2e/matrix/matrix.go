@@ -183,6 +183,7 @@ Any difference from what was expected is a row that says FAILED.
 The reference job is [PinnedState.java](../cmd/chkpin/e2e/job/PinnedState.java); state is above Flink's inline threshold unless the row
 says otherwise; parallelism 2; a checkpoint every second, one retained. ` + "`make matrix`" + ` runs the cells that have no result here,
 ` + "`make matrix CELLS='2.3.0/rocksdb-incremental/*'`" + ` those that the pattern names. Raw results: [restore-matrix.json](restore-matrix.json).
+What the rows settle about Flink: [flink.md](flink.md).
 
 **state**: ` + "`-canonical`, `-native`" + `: a savepoint is pinned; ` + "`-stopped`" + `: that of ` + "`chkpin stop`" + `. **restore**: application: the entry
 point of a container, with ` + "`--fromSavepoint <app>/last-state/_metadata`" + `; rest-, run-: a session cluster, by REST or by
