@@ -99,7 +99,7 @@ func (d *deployment) goesOn(ctx context.Context) {
 		require.Equal(d, 4, report.Empty, "operator subtasks that started without state")
 	}
 	latest := report.Latest()
-	require.Zero(d, latest.Missing+latest.BadBlobs+latest.BadMaps+latest.BadLists+latest.BadSums+latest.Gaps, "%+v", latest)
+	require.Zero(d, latest.Missing+latest.BadBlobs+latest.BadOrigins+latest.BadMaps+latest.BadLists+latest.BadSums+latest.Gaps, "%+v", latest)
 }
 
 // isKilled deploys, and kills chkpin as soon as it says something. What it has started lives on.

@@ -44,7 +44,6 @@ func (c cell) String() string { return c.release + "/" + c.backend + "/" + c.sto
 // repositories have that.
 func (c cell) pluginVersion(kind storage) string {
 	if neighbour, differs := map[string]string{
-		"1.15.4 flink-s3-fs-hadoop":    "1.15.2",
 		"1.20.5 flink-s3-fs-hadoop":    "1.20.1",
 		"1.20.5 flink-s3-fs-presto":    "1.20.0",
 		"1.20.5 flink-azure-fs-hadoop": "1.20.0",

@@ -67,7 +67,8 @@ var matrixCells = matrix.Cells(
 	"1.20.5/rocksdb-stopped/file/application",
 	"2.3.0/rocksdb-stopped-native/file/application",
 
-	"1.15.4/rocksdb-incremental/s3-hadoop/application",
+	"1.15.4/rocksdb-incremental/s3-presto/application",
+	"1.17.2/rocksdb-incremental/s3-hadoop/application",
 	"1.20.5/rocksdb-incremental/s3-hadoop/application",
 	"2.3.0/rocksdb-incremental/s3-hadoop/application",
 	"1.20.5/hashmap/s3-presto/application",

@@ -115,7 +115,7 @@ func oneLine(text string) string {
 	text, messages, _ := strings.Cut(text, "Messages:")
 	text, _, _ = strings.Cut(text, "Test:")
 	line := strings.Join(strings.Fields(messages+" "+text), " ")
-	return line[:min(len(line), atMost)]
+	return strings.ToValidUTF8(line[:min(len(line), atMost)], "")
 }
 
 // step runs a part of the story and puts it into the table: what do says became of it, or that it failed.
@@ -356,7 +356,7 @@ func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) 
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		require.NoError(s, err)
 	}
-	require.Equal(s, wantExit, cmd.ProcessState.ExitCode(), "exit code of %s\nstdout: %s\nstderr: %s", cmd, &out, &log)
+	require.Equal(s, wantExit, cmd.ProcessState.ExitCode(), "exit code of chkpin %s\nstdout: %s\nstderr: %s", strings.Join(args, " "), &out, &log)
 	return out.String(), log.String()
 }
 

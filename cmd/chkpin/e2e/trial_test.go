@@ -65,6 +65,7 @@ func (m *trial) prepare() {
 	m.base = func(o *lab.Options) {
 		o.Incremental = m.state.incremental
 		o.Conf = union(o.Conf, m.state.conf)
+		o.Conf["web.refresh-interval"] = "500" // ms: its 3 s are most of what a trial waits for
 		if _, enabled := o.Conf["state.changelog.enabled"]; enabled {
 			o.Conf["state.changelog.dstl.dfs.base-path"] = m.root.Join("changelog").String()
 		}

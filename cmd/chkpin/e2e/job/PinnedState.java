@@ -155,7 +155,9 @@ public class PinnedState {
 
     /**
      * Counts the numbers of each key. The count is a value, the position in each lane a map; a blob, a list, a sum and
-     * a sum of squares follow from key and count, so that all can be checked against each other. For every key a
+     * a sum of squares follow from key and count, so that all can be checked against each other. Another blob is
+     * written when a key is met for the first time and never again: the files of RocksDB that hold it are not
+     * compacted away, so that checkpoints share them for as long as the job lives. For every key a
      * timer ticks in processing time and another one in event time, which is the position in the lanes.
      *
      * <p>The tally of all keys goes into operator state twice: as list state, of which every subtask restores a
@@ -177,6 +179,7 @@ public class PinnedState {
 
         private transient ValueState<Long> count;
         private transient ValueState<byte[]> blob;
+        private transient ValueState<byte[]> origin;
         private transient MapState<Long, Long> positions;
         private transient ListState<Long> recent;
         private transient ReducingState<Long> sum;
@@ -193,6 +196,7 @@ public class PinnedState {
         private transient Tally found;
         private transient long missing;
         private transient long badBlobs;
+        private transient long badOrigins;
         private transient long badMaps;
         private transient long badLists;
         private transient long badSums;
@@ -227,6 +231,7 @@ public class PinnedState {
             Long counted = count.value();
             if (counted == null) {
                 counted = 0L;
+                origin.update(blobOf(key, 0));
                 context.timerService().registerProcessingTimeTimer(
                         context.timerService().currentProcessingTime() + TICK_MILLIS);
                 context.timerService().registerEventTimeTimer(context.timestamp() + keys);
@@ -275,6 +280,9 @@ public class PinnedState {
             if (!Arrays.equals(blob.value(), blobOf(key, counted))) {
                 badBlobs++;
             }
+            if (!Arrays.equals(origin.value(), blobOf(key, 0))) {
+                badOrigins++;
+            }
             long numbers = 0;
             for (long position : positions.values()) {
                 numbers += position + 1;
@@ -312,6 +320,7 @@ public class PinnedState {
         public void initializeState(FunctionInitializationContext context) throws Exception {
             count = context.getKeyedStateStore().getState(new ValueStateDescriptor<>("count", Types.LONG));
             blob = context.getKeyedStateStore().getState(new ValueStateDescriptor<>("blob", byte[].class));
+            origin = context.getKeyedStateStore().getState(new ValueStateDescriptor<>("origin", byte[].class));
             positions = context.getKeyedStateStore().getMapState(
                     new MapStateDescriptor<>("positions", Types.LONG, Types.LONG));
             recent = context.getKeyedStateStore().getListState(new ListStateDescriptor<>("recent", Types.LONG));
@@ -362,10 +371,10 @@ public class PinnedState {
             for (long key = 0; key < broadcastEntries; key++) {
                 broadcast.put(key, context.getCheckpointId());
             }
-            LOG.info("PINNED-STATE CHECKPOINT id={} {} {} missing={} badBlobs={} badMaps={} badLists={} badSums={}"
-                            + " gaps={} timers={} eventTimers={} read0={} read1={}",
+            LOG.info("PINNED-STATE CHECKPOINT id={} {} {} missing={} badBlobs={} badOrigins={} badMaps={}"
+                            + " badLists={} badSums={} gaps={} timers={} eventTimers={} read0={} read1={}",
                     context.getCheckpointId(), tally.describe(""), found.describe("found."),
-                    missing, badBlobs, badMaps, badLists, badSums,
+                    missing, badBlobs, badOrigins, badMaps, badLists, badSums,
                     gaps, ticked.size(), tickedInEventTime.size(), read[0], read[1]);
         }
     }

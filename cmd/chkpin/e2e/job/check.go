@@ -82,6 +82,7 @@ func (r Report) Check(want Restore) error {
 	check("keyed state", latest.Found, want.Held)
 	check("keys without state", latest.Missing, 0)
 	check("keys with the blob of another count", latest.BadBlobs, 0)
+	check("keys with another blob than they began with", latest.BadOrigins, 0)
 	check("keys with the positions of another count", latest.BadMaps, 0)
 	check("keys with the list of another count", latest.BadLists, 0)
 	check("keys with the sums of another count", latest.BadSums, 0)

@@ -32,6 +32,7 @@ func TestCheckNamesWhatIsDifferent(t *testing.T) {
 		"the state of other counts": {"found.digest=0000000000000001", "found.digest=0000000000000005", "keyed state"},
 		"a key lost":                {"missing=0", "missing=1", "keys without state: 1, want 0"},
 		"a blob":                    {"badBlobs=0", "badBlobs=1", "keys with the blob of another count: 1, want 0"},
+		"a blob that stays":         {"badOrigins=0", "badOrigins=1", "keys with another blob than they began with: 1, want 0"},
 		"a map":                     {"badMaps=0", "badMaps=1", "keys with the positions of another count: 1, want 0"},
 		"a list":                    {"badLists=0", "badLists=1", "keys with the list of another count: 1, want 0"},
 		"a sum":                     {"badSums=0", "badSums=1", "keys with the sums of another count: 1, want 0"},

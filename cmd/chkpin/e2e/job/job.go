@@ -98,6 +98,7 @@ type Snapshot struct {
 	Found       Tally // what keys were found to hold
 	Missing     int   // keys met that held nothing
 	BadBlobs    int   // keys whose blob does not follow from their count
+	BadOrigins  int   // keys whose blob from when they were first met is another
 	BadMaps     int   // keys whose positions in the lanes do not add up to their count
 	BadLists    int   // keys whose list of recent counts does not follow from their count
 	BadSums     int   // keys whose sum or sum of squares (reducing and aggregating state) does not follow from their count
@@ -280,6 +281,7 @@ func (s Snapshot) plus(other Snapshot) Snapshot {
 		Found:       s.Found.plus(other.Found),
 		Missing:     s.Missing + other.Missing,
 		BadBlobs:    s.BadBlobs + other.BadBlobs,
+		BadOrigins:  s.BadOrigins + other.BadOrigins,
 		BadMaps:     s.BadMaps + other.BadMaps,
 		BadLists:    s.BadLists + other.BadLists,
 		BadSums:     s.BadSums + other.BadSums,
@@ -343,6 +345,7 @@ func (v *values) snapshot() Snapshot {
 		Found:       v.tally("found."),
 		Missing:     v.integer("missing"),
 		BadBlobs:    v.integer("badBlobs"),
+		BadOrigins:  v.integer("badOrigins"),
 		BadMaps:     v.integer("badMaps"),
 		BadLists:    v.integer("badLists"),
 		BadSums:     v.integer("badSums"),

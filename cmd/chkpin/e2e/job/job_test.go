@@ -22,8 +22,8 @@ const restoredRun = `
 12:00:01,400 INFO  PinnedState [Map (1/2)#0] - PINNED-STATE BALLAST-FIRST lane=0 read=450
 12:00:01,400 INFO  PinnedState [Map (2/2)#0] - PINNED-STATE BALLAST-FIRST lane=1 read=470
 12:00:02,000 INFO  PinnedState [Map (2/2)#0] - PINNED-STATE UNEVEN-CHECKPOINT subtask=2 numbers=40 again=0 gaps=0
-12:00:02,000 INFO  PinnedState [KeyedProcess (1/2)#0] - PINNED-STATE CHECKPOINT id=5 keys=90 numbers=600 digest=ffffffffffffffff found.keys=90 found.numbers=400 found.digest=0000000000000001 missing=0 badBlobs=0 badMaps=0 badLists=0 badSums=0 gaps=0 timers=90 eventTimers=90 read0=470 read1=490
-12:00:02,000 INFO  PinnedState [KeyedProcess (2/2)#0] - PINNED-STATE CHECKPOINT id=5 keys=110 numbers=500 digest=0000000000000003 found.keys=110 found.numbers=500 found.digest=0000000000000002 missing=0 badBlobs=0 badMaps=0 badLists=0 badSums=0 gaps=0 timers=110 eventTimers=110 read0=460 read1=500
+12:00:02,000 INFO  PinnedState [KeyedProcess (1/2)#0] - PINNED-STATE CHECKPOINT id=5 keys=90 numbers=600 digest=ffffffffffffffff found.keys=90 found.numbers=400 found.digest=0000000000000001 missing=0 badBlobs=0 badOrigins=0 badMaps=0 badLists=0 badSums=0 gaps=0 timers=90 eventTimers=90 read0=470 read1=490
+12:00:02,000 INFO  PinnedState [KeyedProcess (2/2)#0] - PINNED-STATE CHECKPOINT id=5 keys=110 numbers=500 digest=0000000000000003 found.keys=110 found.numbers=500 found.digest=0000000000000002 missing=0 badBlobs=0 badOrigins=0 badMaps=0 badLists=0 badSums=0 gaps=0 timers=110 eventTimers=110 read0=460 read1=500
 12:00:02,900 INFO  PinnedState [Map (2/2)#0] - PINNED-STATE UNEVEN-CHECKPOINT subtask=2 numbers=80 again=0 gaps=0
 `
 
