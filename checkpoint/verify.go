@@ -80,8 +80,8 @@ type extent struct {
 }
 
 // mayBeUnclosed reports whether the file may be missing, or empty, because Flink
-// writes to it still: see [DamagedError].Unclosed. On a volume it is there from the beginning,
-// and what is missing in a pin was copied once.
+// writes to it still: see [DamagedError].Unclosed. On a volume it is there from
+// the beginning, and what is missing in a pin was copied once.
 func (f stateFile) mayBeUnclosed() bool {
 	folder := f.Location.Dir()
 	return f.merged && f.Location.Family() != blobstore.FamilyFile && !(folder.Base() == stateFolder && folder.Dir().Base() == lastState)

@@ -233,14 +233,13 @@ func (m *trial) generations(w way) (matrix.Outcome, string) {
 			borrowed, everBorrowed = append(borrowed, fmt.Sprint(files)), everBorrowed+files
 
 			// While the job runs, and so fast that only what it still names is a reason to keep a file.
-			var swept struct{ Deleted int }
-			require.NoError(m, json.Unmarshal([]byte(m.chkpin(ctx, exitDone, "gc", m.app.String(), "--keep", "2", "--grace", "1ms", "--yes", "--output", "json")), &swept))
-			collected += swept.Deleted
+			deleted := m.collect(ctx)
+			collected += deleted
 			_, err := cluster.WaitCheckpoints(ctx, 2)
 			require.NoError(m, err)
 			last = m.pinState(ctx, cluster)
 			m.end(ctx, cluster, last.JobID)
-			return fmt.Sprintf("round %d: restored, pinned, collected %d", round+1, swept.Deleted)
+			return fmt.Sprintf("round %d: restored, pinned, collected %d", round+1, deleted)
 		})
 	}
 	require.NotZero(m, collected, "objects that gc has deleted")
@@ -251,6 +250,15 @@ func (m *trial) generations(w way) (matrix.Outcome, string) {
 	}
 	return matrix.Yes, fmt.Sprintf("%d rounds; files of the pin that the job's own checkpoints named in each: %s; gc deleted %d objects on the way",
 		rounds, strings.Join(borrowed, ", "), collected)
+}
+
+// collect has chkpin collect garbage, and returns how many objects it has deleted. Youth is no reason to keep one.
+func (m *trial) collect(ctx context.Context) (deleted int) {
+	m.Helper()
+	var swept struct{ Deleted int }
+	stdout := m.chkpin(ctx, exitDone, "gc", m.app.String(), "--keep", "2", "--grace", "1ms", "--yes", "--output", "json")
+	require.NoError(m, json.Unmarshal([]byte(stdout), &swept), stdout)
+	return swept.Deleted
 }
 
 // borrowed is how many files of the pin the newest checkpoint of the job names.
@@ -314,9 +322,7 @@ func (m *trial) bearsAFailover() (matrix.Outcome, string) {
 		m.chkpin(ctx, exitNothing, "pin", m.app.String(), cluster.URL) // sees who runs, and that nothing is complete
 
 		m.chkpin(ctx, exitDone, "rollback", m.app.String(), last.Generation)
-		var swept struct{ Deleted int }
-		require.NoError(m, json.Unmarshal([]byte(m.chkpin(ctx, exitDone, "gc", m.app.String(), "--keep", "2", "--grace", "1ms", "--yes", "--output", "json")), &swept))
-		deleted = swept.Deleted
+		deleted = m.collect(ctx)
 		require.NotZero(m, deleted, "objects that gc has deleted")
 
 		require.NoError(m, cluster.ReplaceTaskManager())
