@@ -21,15 +21,22 @@ type Proxy struct {
 	URL string
 
 	// Latency is how long each request waits before it is forwarded. Requests that
-	// are sent at once are then under way at once, so that steps can be counted.
+	// are sent within it are of one step, so that steps can be counted; it should be
+	// longer than a busy machine keeps a client from sending.
 	Latency time.Duration
 
 	forward *httputil.ReverseProxy
 
-	mu       sync.Mutex
-	rules    []*rule
+	mu    sync.Mutex
+	rules []*rule
+	seen  *window
+}
+
+// window is what came between two calls of Requests. A request counts in the one
+// it came in: a client that gave up on it may well be in the next.
+type window struct {
 	requests []Request
-	steps    int // of the requests that have ended
+	steps    int // of the requests whose answer may have begun
 }
 
 // Request is one request that the proxy saw.
@@ -38,7 +45,7 @@ type Request struct {
 	Path   string
 	Query  url.Values
 	Header http.Header
-	Step   int       // 1 for the first, and for all sent before any had ended; and so on
+	Step   int       // 1 for the first, and for all sent before any was answered; and so on
 	At     time.Time // when it arrived
 }
 
@@ -68,7 +75,7 @@ func Listen(target string) (p *Proxy, stop func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p = &Proxy{forward: &httputil.ReverseProxy{
+	p = &Proxy{seen: &window{}, forward: &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(u)
 			r.Out.Host = r.In.Host
@@ -92,17 +99,18 @@ func (p *Proxy) Inject(n int, match func(*http.Request) bool, fault Fault) {
 func (p *Proxy) Requests() []Request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	seen := p.requests
-	p.requests, p.steps = nil, 0
+	seen := p.seen.requests
+	p.seen = &window{}
 	return seen
 }
 
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	fault, step := p.begin(r)
-	defer p.end(step)
+	fault, answering := p.begin(r)
 	if p.Latency > 0 {
 		<-time.After(p.Latency)
 	}
+	// Not when the answer is through: a client acts on it before this method returns.
+	answering()
 	if fault != nil {
 		fault(w, r, p.forward)
 		return
@@ -110,25 +118,26 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.forward.ServeHTTP(w, r)
 }
 
-// begin notes a request and chooses what happens to it.
-func (p *Proxy) begin(r *http.Request) (Fault, int) {
+// begin notes a request and chooses what happens to it. The client may go on to
+// its next step once answering was called.
+func (p *Proxy) begin(r *http.Request) (fault Fault, answering func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	step := p.steps + 1
-	p.requests = append(p.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone(), step, time.Now()})
+	in := p.seen
+	step := in.steps + 1
+	in.requests = append(in.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone(), step, time.Now()})
+	answering = func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		in.steps = max(in.steps, step)
+	}
 	for _, rule := range p.rules {
 		if rule.times > 0 && rule.match(r) {
 			rule.times--
-			return rule.fault, step
+			return rule.fault, answering
 		}
 	}
-	return nil, step
-}
-
-func (p *Proxy) end(step int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.steps = max(p.steps, step)
+	return nil, answering
 }
 
 // Method matches requests by method.
