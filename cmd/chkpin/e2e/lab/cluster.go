@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -140,9 +139,11 @@ func (l Lab) start(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	restPort, err := freePort()
-	if err != nil {
-		return nil, err
+	restPort := rpcPort
+	for restPort == rpcPort {
+		if restPort, err = freePort(); err != nil {
+			return nil, err
+		}
 	}
 
 	if err := os.Mkdir(o.Dir, 0o755); err != nil {
@@ -290,21 +291,20 @@ func (c *Cluster) Lines(text string) ([]string, error) {
 	return lines, nil
 }
 
+// linesOf returns the lines of a log that contain text. A line that is being written is none yet: half of it could
+// pass for something else.
 func linesOf(log, text string) ([]string, error) {
-	file, err := os.Open(log)
+	content, err := os.ReadFile(log)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
 	var lines []string
-	scanner := bufio.NewScanner(file)
-	scanner.Buffer(nil, 1<<20) // a JobManager logs its class path in one line
-	for scanner.Scan() {
-		if strings.Contains(scanner.Text(), text) {
-			lines = append(lines, scanner.Text())
+	for line := range strings.Lines(string(content)) {
+		if whole, ended := strings.CutSuffix(line, "\n"); ended && strings.Contains(whole, text) {
+			lines = append(lines, whole)
 		}
 	}
-	return lines, scanner.Err()
+	return lines, nil
 }
 
 // ended describes the end of p, which must be done.

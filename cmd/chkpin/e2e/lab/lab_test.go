@@ -170,3 +170,13 @@ func TestWaitingEndsWithTheClusterAndSaysWhy(t *testing.T) {
 	assert.Equal(t, -1, running.exit, "the TaskManager is killed")
 	cluster.Stop() // once more
 }
+
+func TestALineThatIsBeingWrittenIsNotReadYet(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "taskmanager.log")
+	require.NoError(t, os.WriteFile(log, []byte("CHECKPOINT id=7 keys=200\nsomething else\nCHECKPOINT id=8 keys=20"), 0o644))
+
+	lines, err := linesOf(log, "CHECKPOINT")
+
+	require.NoError(t, err)
+	assert.Equal(t, []string{"CHECKPOINT id=7 keys=200"}, lines)
+}
