@@ -45,6 +45,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/internal/parts"
+	"github.com/chkpin/chkpin/blobstore/internal/stall"
 )
 
 // Config says how to reach Azure. The zero value reaches every account by its own
@@ -81,6 +82,11 @@ type Config struct {
 	// service makes in the background. It grows to 20 times that. 0 means 250 ms.
 	PollInterval time.Duration
 
+	// Silence is how long a request that only reads may wait for the service to take
+	// or to send a byte, before it is given up and tried again. Others have ten times
+	// as long, since the service may copy an object before it answers. 0 means 30 s.
+	Silence time.Duration
+
 	Transport http.RoundTripper            // nil is the standard library's, which then keeps more idle connections
 	Getenv    func(name string) (v string) // nil is [os.Getenv]
 }
@@ -114,6 +120,7 @@ func New(config Config) *Store {
 		t.MaxIdleConnsPerHost = t.MaxIdleConns // which the many copies of a tick open at once
 		config.Transport = t
 	}
+	config.Transport = stall.Limit(config.Transport.RoundTrip, config.Silence)
 	return &Store{config: config, memory: parts.NewMemory(), accounts: map[string]*account{}}
 }
 

@@ -87,6 +87,16 @@ func proxied(t *testing.T) (*azstore.Store, *faults.Proxy, blobstore.URI) {
 	return azstore.New(configFor(proxy.URL)), proxy, folder()
 }
 
+// impatient opens a store that reaches Azurite through a proxy, and soon gives up
+// a request on which nothing moves.
+func impatient(t *testing.T, silence time.Duration) (*azstore.Store, *faults.Proxy, blobstore.URI) {
+	t.Helper()
+	proxy := faults.Start(t, azurite.URL)
+	config := configFor(proxy.URL)
+	config.Silence = silence
+	return azstore.New(config), proxy, folder()
+}
+
 func put(t *testing.T, s blobstore.Store, u blobstore.URI, body string, opts blobstore.PutOptions) (blobstore.Object, error) {
 	t.Helper()
 	return s.Put(t.Context(), u, strings.NewReader(body), opts)
@@ -333,6 +343,31 @@ func TestBodyBreaksOff(t *testing.T) {
 	require.NoError(t, err)
 	_, err = io.ReadAll(r)
 	require.ErrorIs(t, err, blobstore.ErrPrecondition)
+}
+
+// A request that a service takes and never answers is tried again, and an answer
+// that stops is taken up where it stopped.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := impatient(t, 2*time.Second)
+	content := strings.Repeat("x", 1<<20)
+	_, err := put(t, store, root.Join("a"), content, blobstore.PutOptions{})
+	require.NoError(t, err)
+
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.Hold(nil))
+	assert.Equal(t, content, read(t, store, root.Join("a")))
+
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.HoldAfter(1000))
+	assert.Equal(t, content, read(t, store, root.Join("a")))
+}
+
+func TestSilenceWithoutEnd(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := impatient(t, 20*time.Millisecond)
+	proxy.Inject(99, faults.Method(http.MethodHead), faults.Hold(nil))
+	_, err := store.Stat(t.Context(), root.Join("a"))
+	require.EqualError(t, err, "stat "+root.Join("a").String()+": no answer within 20ms")
+	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
 }
 
 func TestCancelWhileWaiting(t *testing.T) {

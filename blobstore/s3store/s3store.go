@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -31,6 +32,7 @@ import (
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/internal/parts"
+	"github.com/chkpin/chkpin/blobstore/internal/stall"
 )
 
 // Config says how to reach S3. The zero value is the SDK's default chain.
@@ -60,6 +62,11 @@ type Config struct {
 	// folder is listed in 16 parts at once where the caller allows it
 	// (ListOptions.Spread). That costs up to 16 requests more. 0 means 48.
 	SpreadPages int
+
+	// Silence is how long a request that only reads may wait for the service to take
+	// or to send a byte, before it is given up and tried again. Others have ten times
+	// as long, since the service may copy an object before it answers. 0 means 30 s.
+	Silence time.Duration
 
 	Transport http.RoundTripper // nil is the SDK's
 	Logger    *slog.Logger      // what the SDK has to say, at level DEBUG; nil is silent
@@ -118,6 +125,7 @@ func (c Config) load(ctx context.Context) (aws.Config, error) {
 	if err != nil {
 		return loaded, fmt.Errorf("s3 configuration: %w", err)
 	}
+	loaded.HTTPClient = stall.Limit(loaded.HTTPClient.Do, c.Silence) // not earlier: the SDK adds AWS_CA_BUNDLE to a client of its own only
 	if loaded.Region == "" {
 		loaded.Region = "us-east-1" // where AWS answers with the bucket's region; other services ignore it
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -38,6 +39,17 @@ func proxied(t *testing.T) (*s3store.Store, *faults.Proxy, blobstore.URI) {
 	server := servers.VersityGW(t, []string{"bucket", "other"})
 	proxy := faults.Start(t, server.URL)
 	return s3store.New(configFor(server, proxy.URL)), proxy, blobstore.MustParse("s3://bucket/app")
+}
+
+// impatient opens a store that reaches versitygw through a proxy, and soon gives
+// up a request on which nothing moves.
+func impatient(t *testing.T, silence time.Duration) (*s3store.Store, *faults.Proxy, blobstore.URI) {
+	t.Helper()
+	server := servers.VersityGW(t, []string{"bucket", "other"})
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.Silence = silence
+	return s3store.New(config), proxy, blobstore.MustParse("s3://bucket/app")
 }
 
 func put(t *testing.T, s blobstore.Store, u blobstore.URI, body string, opts blobstore.PutOptions) (blobstore.Object, error) {
@@ -163,6 +175,32 @@ func TestBodyBreaksOff(t *testing.T) {
 	proxy.Inject(1, faults.Method(http.MethodGet), faults.CutAfter(1000))
 	_, _, err = blobstore.ReadAll(t.Context(), store, root.Join("a"), 0)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// A request that a service takes and never answers is tried again, and an answer
+// that stops is an error.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := impatient(t, 2*time.Second)
+	content := strings.Repeat("x", 1<<20)
+	_, err := put(t, store, root.Join("a"), content, blobstore.PutOptions{})
+	require.NoError(t, err)
+
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.Hold(nil))
+	assert.Equal(t, content, read(t, store, root.Join("a")))
+
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.HoldAfter(1000))
+	_, _, err = blobstore.ReadAll(t.Context(), store, root.Join("a"), 0)
+	require.EqualError(t, err, "read s3://bucket/app/a: no answer within 2s")
+}
+
+func TestSilenceWithoutEnd(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := impatient(t, 20*time.Millisecond)
+	proxy.Inject(99, faults.Method(http.MethodHead), faults.Hold(nil))
+	_, err := store.Stat(t.Context(), root.Join("a"))
+	require.EqualError(t, err, "stat "+root.Join("a").String()+": no answer within 20ms")
+	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
 }
 
 func TestCancelWhileWaiting(t *testing.T) {

@@ -193,18 +193,33 @@ func Lost(_ http.ResponseWriter, r *http.Request, forward http.Handler) {
 // CutAfter passes on n bytes of the body and then breaks the connection.
 func CutAfter(n int) Fault {
 	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
-		rec := httptest.NewRecorder()
-		forward.ServeHTTP(rec, r)
-		for name, values := range rec.Header() {
-			w.Header()[name] = values
-		}
-		w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
-		w.WriteHeader(rec.Code)
-		_, _ = w.Write(rec.Body.Bytes()[:min(n, rec.Body.Len())])
-		if f, ok := w.(http.Flusher); ok {
-			f.Flush()
-		}
+		begin(n, w, r, forward)
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// HoldAfter passes on n bytes of the body, and then nothing until the client has
+// gone.
+func HoldAfter(n int) Fault {
+	return func(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+		begin(n, w, r, forward)
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// begin passes on n bytes of the body.
+func begin(n int, w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	rec := httptest.NewRecorder()
+	forward.ServeHTTP(rec, r)
+	for name, values := range rec.Header() {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(rec.Body.Len()))
+	w.WriteHeader(rec.Code)
+	_, _ = w.Write(rec.Body.Bytes()[:min(n, rec.Body.Len())])
+	if f, ok := w.(http.Flusher); ok {
+		f.Flush()
 	}
 }
 
