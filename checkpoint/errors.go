@@ -32,7 +32,7 @@ var (
 
 	// ErrInsideJob: the application's folder lies in the checkpoint folder of
 	// the job, where Flink deletes.
-	ErrInsideJob = errors.New("the application lies inside the job's own checkpoint folder")
+	ErrInsideJob = errors.New("the folder lies inside the job's own checkpoint folder")
 
 	// ErrCollecting: a collection of garbage is about to delete files that the
 	// checkpoint names again.

@@ -84,7 +84,7 @@ var verdicts = []verdict{
 	{misused, is(flinkrest.ErrConfig), "chkpin pin --help lists what says how to reach a JobManager"},
 	{misused, is(blobstore.ErrURI), ""},
 	{misused, is(blobstore.ErrScheme), "this chkpin stores to file:, s3: (also s3a, s3p) and wasbs: URIs (also wasb, abfs, abfss)"},
-	{misused, is(checkpoint.ErrInsideJob), "choose an <app> beside the checkpoint folders, not in one: Flink deletes there"},
+	{misused, is(checkpoint.ErrInsideJob), "choose a folder beside those of checkpoints, not in one: Flink deletes there"},
 	{misused, is(checkpoint.ErrNested), "copy to a folder of its own, beside the source and outside of any last-state/"},
 	{ambiguous, as[*flinkjob.AmbiguousError], "name the job with --job or --job-id"},
 	{nothing, as[*flinkjob.NoJobError], "is the job running, and is this its JobManager? --tolerate no-job makes this exit 0"},
