@@ -155,6 +155,28 @@ var stories = []story{
 		x.ticks(x.job, PinOptions{})
 		return x.job
 	}},
+	{name: "a job claimed the pin", prepare: func(x *lab) *flink {
+		x.pinned(4, 5)
+		green := x.green(LayoutOf(x.app).Root, 5)
+		x.claimed()
+		green.completes(6)
+		x.ticks(green, PinOptions{})
+		return green
+	}},
+}
+
+// claimed deletes the pin as a job in CLAIM mode does at its first checkpoint:
+// _metadata and its state files, but for those that the first generation has, too.
+func (x *lab) claimed() {
+	x.t.Helper()
+	l := LayoutOf(x.app)
+	older := filesOf(x.t, x.store, l.generation("00000001-chk-4").Join(MetadataName))
+	for _, f := range filesOf(x.t, x.store, l.Metadata) {
+		if !slices.ContainsFunc(older, func(o stateFile) bool { return o.URI.Same(f.URI) }) {
+			remove(x.t, x.store, f.URI)
+		}
+	}
+	remove(x.t, x.store, l.Metadata)
 }
 
 // pinned pins checkpoints one after the other.

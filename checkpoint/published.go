@@ -99,10 +99,28 @@ func (t *tick) reconcile(ctx context.Context, p published) (published, error) {
 		if found == nil {
 			return t.judgeForeign(ctx, p, data)
 		}
-		p.record = found.succeeds(p.record)
+		was := p.record
+		p.record = found.succeeds(was)
+		if p.record.Lost, err = t.lostSince(ctx, was, *found); err != nil {
+			return p, err
+		}
 	}
 	p.record.Metadata.Tag = obj.Tag
 	return t.mendRecord(ctx, p)
+}
+
+// lostSince is [Record.Lost] for a pin that went back to an older generation before
+// pin.json could say why: a tick that put it back was killed then, if what it was
+// put back from does not prove; a rollback else.
+func (t *tick) lostSince(ctx context.Context, was, now Record) (int64, error) {
+	if was.Checkpoint.ID <= now.Checkpoint.ID {
+		return 0, nil
+	}
+	_, err := prove(ctx, t.store, t.layout.generation(was.Generation).Join(MetadataName), t.opts.Relocations)
+	if as[*DamagedError](err) || errors.Is(err, blobstore.ErrNotExist) {
+		return max(was.Lost, was.Checkpoint.ID), nil
+	}
+	return 0, err
 }
 
 func (t *tick) mendRecord(ctx context.Context, p published) (published, error) {
@@ -190,6 +208,7 @@ func (t *tick) putBack(ctx context.Context, p published) (published, error) {
 	}
 	lost := p.record
 	p.record = r.succeeds(lost)
+	p.record.Lost = lost.Lost
 	if r.Generation != lost.Generation {
 		p.record.Lost = max(lost.Lost, lost.Checkpoint.ID)
 	}

@@ -390,7 +390,9 @@ func TestContractOnVersityGW(t *testing.T) {
 	store := s3store.New(configFor(server, server.URL))
 	storetest.Run(t, func(t *testing.T) (blobstore.Store, blobstore.URI) {
 		return store, blobstore.MustParse("s3://bucket").Join(rand.Text())
-	}, storetest.Options{NameOrFolder: true, NoPutBesideDelete: true, LooseTags: true})
+	}, storetest.Options{NameOrFolder: true, NoPutBesideDelete: true, LooseTags: true, Breaks: []string{
+		"Puts and Deletes in one folder do not meet",
+	}})
 }
 
 // gofakes3 is quick and lax; it shows that nothing of AWS alone is needed.

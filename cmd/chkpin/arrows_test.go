@@ -23,9 +23,10 @@ var arrows = map[string]struct {
 	"blobstore":                {"", "", "an importer of the contract gets no SDK"},
 	"blobstore/storetest":      {"blobstore", "github.com/stretchr/ golang.org/x/sync/ go.yaml.in/yaml/", "the suite knows the contract, not the stores"},
 	"blobstore/internal/parts": {"", "golang.org/x/sync/", "what uploads to any service have in common"},
-	"blobstore/s3store":        {"blobstore blobstore/internal/parts", "github.com/aws/ golang.org/x/sync/", "one SDK, and only who links this store has it"},
+	"blobstore/internal/stall": {"", "", "what requests to any service have in common"},
+	"blobstore/s3store":        {"blobstore blobstore/internal/parts blobstore/internal/stall", "github.com/aws/ golang.org/x/sync/", "one SDK, and only who links this store has it"},
 	"blobstore/cdkstore":       {"blobstore", "gocloud.dev/ github.com/google/uuid github.com/googleapis/gax-go/ github.com/go-logr/ github.com/cespare/xxhash/ go.opentelemetry.io/ golang.org/x/ google.golang.org/", "for importers with a bucket of their own: no driver, and the program does without it"},
-	"blobstore/azstore":        {"blobstore blobstore/internal/parts", azure, "one SDK, and only who links this store has it"},
+	"blobstore/azstore":        {"blobstore blobstore/internal/parts blobstore/internal/stall", azure, "one SDK, and only who links this store has it"},
 	"internal/rest":            {"", "github.com/hashicorp/", "how to call a REST server; what the answers mean is its clients' to know"},
 	"flinkrest":                {"internal/rest", "github.com/hashicorp/", "REST knows neither stores nor pins; flinkjob joins them"},
 	"flinkrest/replay":         {"", "", "it answers recorded bytes and nothing else"},
@@ -36,7 +37,7 @@ var arrows = map[string]struct {
 	"flinkjob":                 {"blobstore checkpoint checkpoint/metadata flinkrest internal/rest", "golang.org/x/sync/ github.com/hashicorp/", "what joins REST and pins, for any program: no stores, no terminal"},
 	"cmd/chkpin/flinkconf":     {"", "go.yaml.in/yaml/", "Flink's configuration file, for any command"},
 	"cmd/chkpin/manifest":      {"cmd/chkpin/flinkconf", "go.yaml.in/yaml/ mvdan.cc/sh/", "how Flink is started, as a manifest says it"},
-	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/internal/parts blobstore/s3store checkpoint checkpoint/metadata deploy flinkjob flinkrest internal/rest vvp " +
+	"cmd/chkpin": {"blobstore blobstore/azstore blobstore/internal/parts blobstore/internal/stall blobstore/s3store checkpoint checkpoint/metadata deploy flinkjob flinkrest internal/rest vvp " +
 		"cmd/chkpin/flinkconf cmd/chkpin/manifest",
 		azure + "github.com/aws/ go.yaml.in/yaml/ mvdan.cc/sh/ " +
 			"github.com/prometheus/ github.com/beorn7/perks/ github.com/cespare/xxhash/ github.com/munnerz/ google.golang.org/protobuf/ " +
