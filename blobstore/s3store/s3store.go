@@ -64,7 +64,7 @@ type Config struct {
 	SpreadPages int
 
 	// Silence is how long a request that only reads may wait for the service to take
-	// or to send a byte, before it is given up and tried again. Others have ten times
+	// or to send a byte, before it is given up and tried again. Others have 20 times
 	// as long, since the service may copy an object before it answers. 0 means 30 s.
 	Silence time.Duration
 

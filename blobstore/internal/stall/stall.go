@@ -44,7 +44,7 @@ const DefaultSilence = 30 * time.Second
 
 // Limit has requests given up when the service takes or sends no byte for the time
 // silence, 0 for [DefaultSilence]; a request that may make the service copy an
-// object before it answers, which is any but GET and HEAD, has ten times as long.
+// object before it answers, which is any but GET and HEAD, has twenty times as long.
 // What the caller takes to provide a body or to read an answer does not count.
 func Limit(send Send, silence time.Duration) Send {
 	if silence == 0 {
@@ -53,7 +53,7 @@ func Limit(send Send, silence time.Duration) Send {
 	return func(r *http.Request) (*http.Response, error) {
 		limit := silence
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			limit *= 10
+			limit *= 20
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		w := &watch{parent: r.Context(), ctx: ctx, cancel: cancel, limit: limit}

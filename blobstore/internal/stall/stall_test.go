@@ -85,7 +85,7 @@ func request(t *testing.T, ctx context.Context, method string, body io.Reader) *
 func TestSilence(t *testing.T) {
 	for method, after := range map[string]time.Duration{
 		http.MethodGet: limit, http.MethodHead: limit,
-		http.MethodPut: 10 * limit, http.MethodPost: 10 * limit, http.MethodDelete: 10 * limit,
+		http.MethodPut: 20 * limit, http.MethodPost: 20 * limit, http.MethodDelete: 20 * limit,
 	} {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -165,9 +165,9 @@ func TestLongRequests(t *testing.T) {
 		takes, gives time.Duration
 		stalls       bool
 	}{
-		"the service is slow":  {takes: 9 * limit},
+		"the service is slow":  {takes: 19 * limit},
 		"the caller is slow":   {gives: 30 * limit},
-		"the service is stuck": {takes: 11 * limit, stalls: true},
+		"the service is stuck": {takes: 21 * limit, stalls: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestBodyAnew(t *testing.T) {
 			if r.Body, err = r.GetBody(); err != nil {
 				return nil, err
 			}
-			return takes(9 * limit)(r)
+			return takes(19 * limit)(r)
 		}
 		_, err := stall.Limit(anew, limit)(request(t, t.Context(), http.MethodPut, strings.NewReader("abc")))
 		require.NoError(t, err)
