@@ -109,15 +109,19 @@ func Calls(f func()) (seen []string) {
 		panic(err)
 	}
 	defer unix.Close(stop[0])
-	go onThread(func() {
-		defer unix.Close(stop[1])
-		fd, err := filter(returning(unix.SECCOMP_RET_USER_NOTIF, "fsync", "link", "rename"), unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
-		if err != nil {
-			panic(err)
-		}
-		listener <- fd
-		f()
-	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		onThread(func() {
+			defer unix.Close(stop[1])
+			fd, err := filter(returning(unix.SECCOMP_RET_USER_NOTIF, "fsync", "link", "rename"), unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+			if err != nil {
+				panic(err)
+			}
+			listener <- fd
+			f()
+		})
+	}()
 	fd := <-listener
 	defer unix.Close(fd)
 	for {
@@ -131,6 +135,7 @@ func Calls(f func()) (seen []string) {
 				seen = append(seen, call)
 			}
 		case ready[1].Revents != 0:
+			<-ended // what f wrote is the caller's to read
 			return seen
 		}
 	}
