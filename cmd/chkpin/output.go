@@ -71,6 +71,9 @@ func (b *byteSize) Decode(ctx *kong.DecodeContext) error {
 		return err
 	}
 	n, err := humanize.ParseBytes(text)
+	if err != nil {
+		return fmt.Errorf("%q is no size such as 50GB", text)
+	}
 	*b = byteSize(n)
-	return err
+	return nil
 }
