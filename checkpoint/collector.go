@@ -235,7 +235,7 @@ func (c *collector) keepGenerations(context.Context) error {
 		}
 	}
 	if len(c.generations) > 0 && provable == 0 {
-		return errors.New("no generation proves")
+		return &DamagedError{URI: c.layout.Generations.String(), Err: errors.New("no generation proves")}
 	}
 	return nil
 }

@@ -242,6 +242,11 @@ func (c *pinCopy) readGenerations(ctx context.Context) ([]stateFile, error) {
 		return nil, err
 	}
 	proof := func(files []stateFile, u blobstore.URI) error {
+		for _, f := range files {
+			if !f.Location.Within(c.from.State) {
+				return &DamagedError{URI: u.String(), Err: fmt.Errorf("it names files outside of its own pin, such as %s, as a pin does that something else than chkpin copied; last-state can be copied by itself, as a checkpoint", f.URI)}
+			}
+		}
 		return check(files, func(f stateFile) (int64, bool) {
 			name, _ := f.Location.Rel(c.from.State)
 			o, ok := listed[name]

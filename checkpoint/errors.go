@@ -38,6 +38,10 @@ var (
 	// checkpoint names again.
 	ErrCollecting = errors.New("a collection of garbage is at work on files of this checkpoint")
 
+	// ErrLayout: a newer chkpin wrote what is there, in a layout that this one does
+	// not know. The cause of a *[DamagedError].
+	ErrLayout = errors.New("a newer chkpin wrote it")
+
 	// ErrDeadline: the time was over before anything was published.
 	ErrDeadline = errors.New("out of time before publishing")
 )

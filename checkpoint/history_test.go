@@ -64,7 +64,7 @@ func TestAPinOfANewerChkpin(t *testing.T) {
 	before := contents(t, job.store, app)
 	job.completes(5)
 	_, err := Pin(t.Context(), job.store, app, job, PinOptions{})
-	require.ErrorContains(t, err, "layout 2, this chkpin knows 1")
+	require.ErrorContains(t, err, "layout 2, this one knows 1")
 	_, err = GC(t.Context(), job.store, app, GCOptions{Delete: true, Now: epoch.Add(48 * time.Hour)})
 	require.ErrorIs(t, err, ErrNothingCollected)
 	require.Equal(t, before, contents(t, job.store, app))

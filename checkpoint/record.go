@@ -311,7 +311,7 @@ func readJSON(ctx context.Context, store blobstore.Store, u blobstore.URI, into 
 		return obj, false, &DamagedError{URI: u.String(), Err: fmt.Errorf("%w: %w", errNoRecord, err)}
 	}
 	if layout.Layout > layoutVersion {
-		return obj, false, &DamagedError{URI: u.String(), Err: fmt.Errorf("layout %d, this chkpin knows %d", layout.Layout, layoutVersion)}
+		return obj, false, &DamagedError{URI: u.String(), Err: fmt.Errorf("%w: layout %d, this one knows %d", ErrLayout, layout.Layout, layoutVersion)}
 	}
 	if err := json.Unmarshal(data, into); err != nil || layout.Layout < 1 {
 		return obj, false, &DamagedError{URI: u.String(), Err: errNoRecord}

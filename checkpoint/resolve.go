@@ -134,6 +134,7 @@ func (f *finder) refuse(preferred bool, u blobstore.URI, format string, args ...
 // pin takes what stands at the constant path.
 func (f *finder) pin(ctx context.Context) error {
 	_, ok, err := readJSON(ctx, f.store, f.layout.Record, &f.record)
+	newer := errors.Is(err, ErrLayout)
 	switch {
 	case as[*DamagedError](err):
 		f.record = Record{}
@@ -150,7 +151,9 @@ func (f *finder) pin(ctx context.Context) error {
 		return err
 	}
 	if digest := digestOf(snap.Bytes()); !ok || f.record.Metadata.SHA256 != digest {
-		f.warn("%s does not describe what is published; the next tick mends it", f.layout.Record)
+		if !newer {
+			f.warn("%s does not describe what is published; the next tick mends it", f.layout.Record)
+		}
 		found, err := findGeneration(ctx, f.store, f.layout, digest)
 		if err != nil {
 			return err

@@ -200,6 +200,8 @@ func (r *rollback) nothingThere(ctx context.Context, cur published) error {
 	switch {
 	case err != nil:
 		return err
+	case cur.whole():
+		return fmt.Errorf("%w: none is left below %s, though what is published is there", ErrNoGeneration, r.tick.named.Generations)
 	case gone:
 		return fmt.Errorf("%w: %s", ErrPinGone, r.tick.named.App)
 	}

@@ -230,6 +230,9 @@ func (s *Store) kmsKey() *string {
 func (s *Store) Stat(ctx context.Context, u blobstore.URI) (blobstore.Object, error) {
 	var obj blobstore.Object
 	err := s.call(ctx, "stat", u, func(c *s3.Client) error {
+		if u.Key() == "" { // the SDK cannot ask for it
+			return blobstore.ErrNotExist
+		}
 		out, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
 		if err == nil {
 			obj = blobstore.Object{URI: u, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), Tag: aws.ToString(out.ETag)}
@@ -244,6 +247,9 @@ func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobs
 	var obj blobstore.Object
 	var body io.ReadCloser
 	err := s.call(ctx, "open", u, func(c *s3.Client) error {
+		if u.Key() == "" { // the SDK cannot ask for it
+			return blobstore.ErrNotExist
+		}
 		out, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
 		if err == nil {
 			body = out.Body

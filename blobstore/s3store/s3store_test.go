@@ -166,6 +166,18 @@ func TestMissingBucketIsNotAMissingObject(t *testing.T) {
 	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
 }
 
+// A bucket is no object: what looks for one under an application's own name is
+// to go on.
+func TestABucketIsNoObject(t *testing.T) {
+	t.Parallel()
+	store, _, _ := proxied(t)
+	bucket := blobstore.MustParse("s3://bucket")
+	_, _, err := store.Open(t.Context(), bucket)
+	require.ErrorIs(t, err, blobstore.ErrNotExist)
+	_, err = store.Stat(t.Context(), bucket)
+	require.ErrorIs(t, err, blobstore.ErrNotExist)
+}
+
 // A body that breaks off is an error, never a short object.
 func TestBodyBreaksOff(t *testing.T) {
 	t.Parallel()

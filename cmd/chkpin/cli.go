@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 	kongcompletion "github.com/jotaen/kong-completion"
@@ -156,15 +157,33 @@ func pathOrNothing(ctx *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
-// appURI is the folder of an application. It needs a scheme: its spelling goes
-// into what Flink reads.
+// appURI is the folder of an application. Its spelling goes into what Flink
+// reads, so it has to be one that Flink opens: with a scheme in lower case
+// (FileSystem.getUnguardedFileSystem), without a host of files (the same),
+// without backslashes, which are slashes to Flink (Path.normalizePath), and in
+// UTF-8. Seen in 1.20.5 and 2.3.0.
 type appURI struct{ blobstore.URI }
 
 func (a *appURI) UnmarshalText(text []byte) error {
-	if strings.HasPrefix(string(text), "/") {
-		return usagef("write file://"+string(text), "%q has no scheme", text)
+	name := string(text)
+	if strings.HasPrefix(name, "/") {
+		return usagef("write file://"+name, "%q has no scheme", name)
 	}
-	return a.URI.UnmarshalText(text)
+	if err := a.URI.UnmarshalText(text); err != nil {
+		return err
+	}
+	scheme, rest, _ := strings.Cut(name, ":")
+	switch {
+	case scheme != a.Scheme():
+		return usagef("write "+a.Scheme()+":"+rest, "%q has a scheme in capitals, which Flink does not know", name)
+	case a.Family() == blobstore.FamilyFile && strings.HasPrefix(rest, "//localhost"):
+		return usagef("write file://"+cmp.Or(a.Path(), "/"), "%q names a host, which Flink does not take", name)
+	case strings.Contains(name, `\`):
+		return usagef("choose a name without", "%q holds a backslash, which is a slash to Flink", name)
+	case strings.ContainsRune(name, utf8.RuneError): // kong has put it there
+		return usagef("choose a name in UTF-8", "%q is not the UTF-8 that Flink reads", name)
+	}
+	return nil
 }
 
 // jobManager is the JobManager's URL and how to speak to it.

@@ -104,6 +104,9 @@ func formatIsKnown(p *patient) []finding {
 
 func pinIsNotOnHold(p *patient) []finding {
 	s := p.pin
+	if errors.Is(s.HoldErr, checkpoint.ErrLayout) {
+		return doubt(hintLayout, "%v", s.HoldErr)
+	}
 	if s.HoldErr != nil {
 		return doubt("while it is there and cannot be read, nothing is published; chkpin rollback --release ends the hold", "%v", s.HoldErr)
 	}
@@ -145,6 +148,8 @@ func pinIsOurs(p *patient) []finding {
 	case s.Foreign:
 		return doubt("stop what copies there: a copied _metadata names files that Flink deletes. The next tick of a job that restored from it replaces it",
 			"%s was not written by chkpin", p.layout.Metadata)
+	case errors.Is(s.RecordErr, checkpoint.ErrLayout):
+		return doubt(hintLayout, "%v", s.RecordErr)
 	case s.RecordErr != nil:
 		return doubt("the next tick mends it", "%v", s.RecordErr)
 	case !s.Described:

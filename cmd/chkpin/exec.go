@@ -132,7 +132,7 @@ func restoreOption(words []string, run bool) string {
 	if run {
 		valued = runValued
 	}
-	for i := 0; i < len(words) && strings.HasPrefix(words[i], "-"); i++ {
+	for i := 0; i < len(words) && strings.HasPrefix(words[i], "-") && words[i] != "--"; i++ {
 		name, _, joined := strings.Cut(words[i], "=")
 		setting := strings.TrimPrefix(words[i], "-D")
 		if setting == "" && i+1 < len(words) {

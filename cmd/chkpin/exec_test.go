@@ -57,6 +57,7 @@ func TestRestoreOptionInCommand(t *testing.T) {
 		{"-j Orders -D execution.state-recovery.path=s3://b/k", false, "execution.state-recovery.path=s3://b/k"},
 		{"-D rest.port=1 --fromSavepoint s3://b/k", false, "--fromSavepoint"},
 		{"-Drest.port=1 -j Orders north --fromSavepoint s3://b/k", false, ""},
+		{"-j Orders -- --fromSavepoint s3://b/k", false, ""},
 		{"-d orders.jar -s north", true, ""},
 		{"-d -c Orders -s s3://b/k orders.jar", true, "-s"},
 		{"-p 4 -py orders.py -s s3://b/k", true, "-s"},

@@ -82,7 +82,7 @@ var verdicts = []verdict{
 	{nothing, is(deploy.ErrNoState), "is --state right, and the volume mounted? Put state back, or delete the stored manifest to start without state"},
 	{damaged, as[*deploy.NoStateError], "chkpin verify shows what is wrong with each; put state back, or delete the stored manifest to start without state"},
 	{misused, is(flinkrest.ErrConfig), "chkpin pin --help lists what says how to reach a JobManager"},
-	{misused, is(blobstore.ErrURI), ""},
+	{misused, notAURI, ""},
 	{misused, is(blobstore.ErrScheme), "this chkpin stores to file:, s3: (also s3a, s3p) and wasbs: URIs (also wasb, abfs, abfss)"},
 	{misused, is(checkpoint.ErrInsideJob), "choose a folder beside those of checkpoints, not in one: Flink deletes there"},
 	{misused, is(checkpoint.ErrNested), "copy to a folder of its own, beside the source and outside of any last-state/"},
@@ -100,7 +100,7 @@ var verdicts = []verdict{
 		"chkpin rollback --release <app> gives the pin back to the job that runs"},
 	{held, as[*checkpoint.HeldError], "restart the job with what chkpin resolve prints, or pin this run once with --accept-lineage"},
 	{failed, as[*savepointError], ""},
-	{nothing, is(checkpoint.ErrNoGeneration), "name one of these, by its full name, its number or chk-N"},
+	{nothing, is(checkpoint.ErrNoGeneration), "name one of these, by its full name, its number or chk-N; where there is none, the next ticks make some"},
 	{misused, is(checkpoint.ErrSeveralGenerations), "name one of these by its full name"},
 	{failed, as[*deploy.StartError], "the JobManager's log says more; what is stored was left alone, so the next deploy decides as this one did"},
 	{refused, is(checkpoint.ErrNewer), "another chkpin may be at work; the next tick settles it"},
@@ -116,6 +116,7 @@ var verdicts = []verdict{
 		"If it does not, Flink deleted the checkpoint meanwhile: set num-retained to 2 or more. The pin was left alone"},
 	{damaged, as[*checkpoint.VanishedError], "set execution.checkpointing.num-retained (state.checkpoints.num-retained before 1.20) to 2 or more, or a longer interval, " +
 		"so that a checkpoint outlives its copy; the pin was left alone"},
+	{damaged, is(checkpoint.ErrLayout), hintLayout},
 	{damaged, as[*checkpoint.DamagedError], "chkpin verify shows what is wrong"},
 	{unreachable, is(flinkrest.ErrUnavailable), "is the URL right and the JobManager up? The pin was left alone"},
 	{misused, is(vvp.ErrConfig), "chkpin transition --help lists what says how to reach the platform"},
@@ -127,6 +128,15 @@ var verdicts = []verdict{
 	{nothing, is(blobstore.ErrNotExist), "check the URI"},
 	{denied, as[*blobstore.Error], "check that the storage is there and reachable"},
 }
+
+// notAURI: what somebody wrote as a URI is none. One that a damaged checkpoint
+// names is damage.
+func notAURI(err error) bool {
+	return errors.Is(err, blobstore.ErrURI) && !as[*checkpoint.DamagedError](err)
+}
+
+// hintLayout is the way out whatever the command.
+const hintLayout = "take the chkpin that wrote it, or a newer one; this one changes nothing there"
 
 // writing: a write that failed. What does not exist then is the place to write
 // to, as on a volume that is not mounted.
@@ -200,7 +210,12 @@ type answered struct{ outcome }
 func (a *answered) Error() string { return a.meaning }
 
 // hintFor is the way out that an error brings along, or else the table's.
-func hintFor(err error, v verdict) string { return cmp.Or(hintOf(err), v.hint) }
+func hintFor(err error, v verdict) string {
+	if errors.Is(err, checkpoint.ErrLayout) {
+		return hintLayout
+	}
+	return cmp.Or(hintOf(err), v.hint)
+}
 
 // hintOf is the hint that an error brings along, the outermost one: a command or
 // a store knows a better way out than the table.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,12 +12,37 @@ import (
 )
 
 // print writes a result to stdout: as one line of JSON, or as text for people.
-// Lists are never null in JSON.
+// Lists are never null in JSON. A result that nobody got is a failure: an empty
+// answer of resolve is a first start.
 func (e *environment) print(result any, text func(io.Writer)) error {
-	if !e.json {
-		text(e.stdout)
-		return nil
+	out := &printed{Writer: e.stdout}
+	if e.json {
+		if err := printJSON(out, result); out.err == nil {
+			return err
+		}
+	} else {
+		text(out)
 	}
+	if out.err != nil {
+		return &hintedError{fmt.Errorf("printing the result: %w", out.err), "what was done stays done; let stdout go where there is room"}
+	}
+	return nil
+}
+
+// printed remembers the first error of writing to stdout, which those who print
+// texts do not look at.
+type printed struct {
+	io.Writer
+	err error
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	n, err := p.Writer.Write(b)
+	p.err = cmp.Or(p.err, err)
+	return n, err
+}
+
+func printJSON(w io.Writer, result any) error {
 	v := reflect.ValueOf(&result).Elem().Elem()
 	filled := reflect.New(v.Type()).Elem()
 	filled.Set(v)
@@ -25,7 +51,7 @@ func (e *environment) print(result any, text func(io.Writer)) error {
 			f.Set(reflect.MakeSlice(f.Type(), 0, 0))
 		}
 	}
-	enc := json.NewEncoder(e.stdout)
+	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	return enc.Encode(filled.Interface())
 }
@@ -45,6 +71,9 @@ func (b *byteSize) Decode(ctx *kong.DecodeContext) error {
 		return err
 	}
 	n, err := humanize.ParseBytes(text)
+	if err != nil {
+		return fmt.Errorf("%q is no size such as 50GB", text)
+	}
 	*b = byteSize(n)
-	return err
+	return nil
 }

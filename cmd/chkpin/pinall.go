@@ -41,7 +41,7 @@ func (c *pinCommand) pinAll(ctx context.Context, env *environment, client *flink
 
 // pinNamed pins one job of many to <app>/<job name>.
 func (c *pinCommand) pinNamed(ctx context.Context, env *environment, client *flinkrest.Client, job flinkrest.Job, live []flinkrest.Job) (checkpoint.Pinned, error) {
-	if job.Name == "" || strings.Contains(job.Name, "/") || slices.Contains([]string{".", "..", "last-state", "chkpin.json"}, job.Name) {
+	if job.Name == "" || strings.ContainsAny(job.Name, `/\`) || slices.Contains([]string{".", "..", "last-state", "chkpin.json"}, job.Name) {
 		return checkpoint.Pinned{}, usagef("give the job another name (pipeline.name), or pin it alone with --job-id", "the name %q cannot be a folder's", job.Name)
 	}
 	var namesakes []flinkrest.Job

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -233,11 +235,24 @@ func (c *resolveCommand) Run(ctx context.Context, env *environment) error {
 	if err := c.resolve(ctx, &aside); err != nil {
 		return err
 	}
-	if err := writeFile(c.OutputFile, 0o644, func(w io.Writer) error { _, err := out.WriteTo(w); return err }); err != nil {
+	if err := writeOutput(c.OutputFile, out.Bytes()); err != nil {
 		// Not what it is elsewhere that a file is not there: exit 3 is that of no pin.
 		return usagef("--output-file needs a folder that is there and that this user may write to", "%v", err)
 	}
 	return nil
+}
+
+// writeOutput writes a file whole or not at all. A pipe or a device is written
+// to, and a link followed: a file in the place of /dev/stdout or of a pipe that
+// somebody reads from would be no answer.
+func writeOutput(name string, content []byte) error {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return os.WriteFile(name, content, 0)
+	}
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
+	return writeFile(name, 0o644, func(w io.Writer) error { _, err := w.Write(content); return err })
 }
 
 func (c *resolveCommand) resolve(ctx context.Context, env *environment) error {
