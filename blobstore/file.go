@@ -85,7 +85,7 @@ func (f *File) Stat(ctx context.Context, u URI) (Object, error) {
 	if err := ctx.Err(); err != nil {
 		return Object{}, &Error{Op: "stat", URI: u, Err: err}
 	}
-	info, err := os.Stat(u.Path())
+	info, err := stat(ctx, u)
 	if err == nil && info.IsDir() {
 		err = fmt.Errorf("%w (it is a folder)", ErrNotExist)
 	}
@@ -95,12 +95,42 @@ func (f *File) Stat(ctx context.Context, u URI) (Object, error) {
 	return object(u, info), nil
 }
 
+func stat(ctx context.Context, u URI) (fs.FileInfo, error) {
+	return wait(ctx, func() (fs.FileInfo, error) { return os.Stat(cmp.Or(u.Path(), "/")) }, func(fs.FileInfo) {})
+}
+
+// wait does what may take for ever where a volume's server is gone, until ctx ends.
+// What comes of it later goes to late. Whatever is done on a volume begins with a
+// look at it, so that looks alone are waited for in this way.
+func wait[T any](ctx context.Context, do func() (T, error), late func(T)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := do()
+		done <- outcome{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		go func() {
+			if o := <-done; o.err == nil {
+				late(o.value)
+			}
+		}()
+		return *new(T), ctx.Err()
+	}
+}
+
 // Open implements [Store].
 func (f *File) Open(ctx context.Context, u URI) (io.ReadCloser, Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, Object{}, &Error{Op: "open", URI: u, Err: err}
 	}
-	file, err := os.Open(u.Path())
+	file, err := wait(ctx, func() (*os.File, error) { return os.Open(u.Path()) }, func(f *os.File) { f.Close() })
 	if err != nil {
 		return nil, Object{}, fileError("open", u, err)
 	}
@@ -123,7 +153,7 @@ func (f *File) List(ctx context.Context, dir URI, opts ListOptions) iter.Seq2[Ob
 			yield(Object{}, &Error{Op: "list", URI: dir, Err: err})
 			return
 		}
-		info, err := os.Stat(cmp.Or(dir.Path(), "/"))
+		info, err := stat(ctx, dir)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
 		case err != nil:

@@ -2,11 +2,13 @@ package blobstore_test
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -108,4 +110,23 @@ func TestFileWaitForTheLockEndsWithTheContext(t *testing.T) {
 	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_UN))
 	putIf(t, store, obj.URI, "new", unchanged)
 	assert.Equal(t, []string{".lock", "object"}, entries(t, dir))
+}
+
+// A volume whose server is gone keeps whoever asks; a pipe that nobody writes to
+// does the same.
+func TestFileThatHangsEndsWithTheContext(t *testing.T) {
+	dir := folder(t)
+	pipe := dir.Join("hangs")
+	require.NoError(t, syscall.Mkfifo(pipe.Path(), 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, _, err := blobstore.NewFile().Open(whenAsked{ctx, cancel}, pipe)
+	require.ErrorIs(t, err, context.Canceled)
+
+	w, err := os.OpenFile(pipe.Path(), os.O_WRONLY, 0) // waits for the one that went on opening
+	require.NoError(t, err)
+	defer w.Close()
+	require.Eventually(t, func() bool {
+		_, err := w.WriteString("x")
+		return errors.Is(err, syscall.EPIPE)
+	}, time.Minute, time.Millisecond, "what was opened too late is closed")
 }
