@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -455,17 +456,19 @@ func TestACollectionIsBounded(t *testing.T) {
 					job.pins(app, PinOptions{})
 				}
 				before := contents(t, job.store, app)
-				announced := false
+				var announced atomic.Bool
 				store := &hooked{Store: job.store, call: func(op string, u blobstore.URI, do func() error) error {
-					announced = announced || op == "put"
-					if op == c.slow && announced && !strings.HasPrefix(u.Base(), announcementPrefix) {
+					if op == "put" {
+						announced.Store(true)
+					}
+					if op == c.slow && announced.Load() && !strings.HasPrefix(u.Base(), announcementPrefix) {
 						<-time.After(collectFor + time.Minute) // of the time of synctest
 					}
 					return do()
 				}}
 				_, err := GC(t.Context(), store, app, GCOptions{Delete: true, Timeout: c.timeout})
 				require.ErrorIs(t, err, ErrCollectTime)
-				require.True(t, announced)
+				require.True(t, announced.Load())
 				left := contents(t, job.store, app)
 				if c.slow == "delete" { // one may be under way still: the announcement stays
 					for name := range left {
