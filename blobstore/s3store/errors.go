@@ -45,7 +45,7 @@ func regionOf(err error) string {
 
 // explain turns an error of the SDK into one of ours: short, without the
 // machinery's layers, with the condition it amounts to.
-func explain(ctx context.Context, err error) error {
+func explain(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -61,7 +61,7 @@ func explain(ctx context.Context, err error) error {
 	} else if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		e.Status = re.HTTPStatusCode()
 	}
-	hint, condition := conditionOf(e.Code, e.Status)
+	hint, condition := conditionOf(op, e.Code, e.Status)
 	e.Advice = hint
 	e.Err = short(err)
 	if condition != nil {
@@ -110,7 +110,11 @@ func short(err error) error {
 	return err
 }
 
-func conditionOf(code string, status int) (hint string, condition error) {
+// conditionOf is what a code and a status amount to. Only what is certain to mean
+// a missing object is ErrNotExist, since that can be a reason to start without
+// state: something else than S3 that answers there, such as an ingress without a
+// backend, has no code of S3's. The answer to HEAD never has one.
+func conditionOf(op, code string, status int) (hint string, condition error) {
 	switch code {
 	case "NoSuchBucket":
 		return "create the bucket, or check its name and the endpoint", blobstore.ErrContainer
@@ -127,7 +131,10 @@ func conditionOf(code string, status int) (hint string, condition error) {
 	}
 	switch status {
 	case http.StatusNotFound:
-		return "", blobstore.ErrNotExist
+		if op == "stat" || strings.HasPrefix(code, "NoSuch") {
+			return "", blobstore.ErrNotExist
+		}
+		return "is the endpoint that of an S3 service? It says 404 and not, as S3 does, what does not exist", nil
 	case http.StatusForbidden:
 		return "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, as manifests/iam shows", blobstore.ErrPermission
 	case http.StatusPreconditionFailed:

@@ -197,7 +197,7 @@ func (s *Store) call(ctx context.Context, op string, u blobstore.URI, request fu
 		if region := regionOf(err); region != "" && !moved && s.move(u.Container(), region) {
 			continue
 		}
-		return &blobstore.Error{Op: op, URI: u, Err: explain(ctx, err)}
+		return &blobstore.Error{Op: op, URI: u, Err: explain(ctx, op, err)}
 	}
 }
 
