@@ -22,6 +22,10 @@ type Survey struct {
 	PinErr  error     // why the pin does not restore, blobstore.ErrNotExist if there is none; nil when it does
 	Foreign bool      // Pin is no generation of chkpin: something else wrote it
 
+	// Outside is a file that Pin, which chkpin wrote, names and that is not below this
+	// <app>: something else than chkpin copied the pin here. Zero if there is none.
+	Outside blobstore.URI
+
 	Record    Record // pin.json; zero when there is none
 	RecordErr error  // why it cannot be read
 	Described bool   // Record is about Pin; the next tick mends it otherwise
@@ -82,8 +86,25 @@ func TakeSurvey(ctx context.Context, store blobstore.Store, app blobstore.URI, o
 		digest := digestOf(s.Pin.Bytes())
 		s.Described = s.Record.Metadata.SHA256 == digest
 		s.Foreign = !s.Described && s.GenerationsErr == nil && !s.wrote(digest)
+		if !s.Foreign {
+			s.Outside = namedOutside(s.Pin, l)
+		}
 	}
 	return s, ctx.Err()
+}
+
+// namedOutside is the first file that a pin names outside of its own folder.
+func namedOutside(pin *Snapshot, l Layout) blobstore.URI {
+	files, err := pin.files()
+	if err != nil {
+		return blobstore.URI{} // which is why it does not restore
+	}
+	for _, f := range files {
+		if !f.Location.Within(l.State) {
+			return f.URI
+		}
+	}
+	return blobstore.URI{}
 }
 
 // wrote reports whether a generation has this digest.

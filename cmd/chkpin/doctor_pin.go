@@ -148,6 +148,9 @@ func pinIsOurs(p *patient) []finding {
 	case s.Foreign:
 		return doubt("stop what copies there: a copied _metadata names files that Flink deletes. The next tick of a job that restored from it replaces it",
 			"%s was not written by chkpin", p.layout.Metadata)
+	case !s.Outside.IsZero():
+		return doubt("chkpin copy moves a pin, with --relocated from a copy such as this; the next tick that pins something makes this one whole as well",
+			"the pin was copied by something else than chkpin: it names files of another place, such as %s, and restores only as long as they are there", s.Outside)
 	case errors.Is(s.RecordErr, checkpoint.ErrLayout):
 		return doubt(hintLayout, "%v", s.RecordErr)
 	case s.RecordErr != nil:
