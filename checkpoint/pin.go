@@ -412,7 +412,9 @@ func (t *tick) compare(cur published) (result string, err error) {
 		return "", fmt.Errorf("%w: checkpoint %d is pinned, the JobManager says %d", ErrNewer, pinned.ID, latest.ID)
 	case !sameRun || t.opts.MinInterval == 0 || latest.Triggered.IsZero() || pinned.Triggered.IsZero():
 		return "", nil
-	case latest.Triggered.Sub(pinned.Triggered) < t.opts.MinInterval:
+	}
+	since := latest.Triggered.Sub(pinned.Triggered)
+	if since >= 0 && since < t.opts.MinInterval { // else the JobManager's clock was set back
 		return ResultSkipped, nil
 	}
 	return "", nil
