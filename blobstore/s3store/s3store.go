@@ -232,7 +232,7 @@ func (s *Store) Stat(ctx context.Context, u blobstore.URI) (blobstore.Object, er
 	err := s.call(ctx, "stat", u, func(c *s3.Client) error {
 		out, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
 		if err == nil {
-			obj = blobstore.Object{URI: u, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), Tag: aws.ToString(out.ETag)}
+			obj = describe(u, out.ContentLength, out.LastModified, out.ETag)
 		}
 		return err
 	})
@@ -247,11 +247,21 @@ func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobs
 		out, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
 		if err == nil {
 			body = out.Body
-			obj = blobstore.Object{URI: u, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), Tag: aws.ToString(out.ETag)}
+			obj = describe(u, out.ContentLength, out.LastModified, out.ETag)
 		}
 		return err
 	})
 	return body, obj, err
+}
+
+// describe is an object as an answer's headers tell of it. What comes in chunks,
+// as from behind some proxies, does not say its length.
+func describe(u blobstore.URI, size *int64, modified *time.Time, tag *string) blobstore.Object {
+	obj := blobstore.Object{URI: u, Size: -1, ModTime: aws.ToTime(modified), Tag: aws.ToString(tag)}
+	if size != nil {
+		obj.Size = *size
+	}
+	return obj
 }
 
 // Delete implements [blobstore.Store].

@@ -177,6 +177,20 @@ func TestBodyBreaksOff(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
+// An answer in chunks does not say how long it is.
+func TestAnswerInChunks(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	_, err := put(t, store, root.Join("a"), "body", blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.InChunks)
+	assert.Equal(t, "body", read(t, store, root.Join("a")))
+	proxy.Inject(1, faults.Method(http.MethodHead), faults.InChunks)
+	obj, err := store.Stat(t.Context(), root.Join("a"))
+	require.NoError(t, err)
+	assert.EqualValues(t, -1, obj.Size)
+}
+
 // A request that a service takes and never answers is tried again, and an answer
 // that stops is an error.
 func TestSilence(t *testing.T) {
@@ -263,6 +277,27 @@ func TestFailedPartsAreAborted(t *testing.T) {
 	last := requests[len(requests)-1]
 	assert.Equal(t, http.MethodDelete, last.Method)
 	assert.True(t, last.Query.Has("uploadId"))
+}
+
+// The answer to the last request of a copy in parts is lost, and a service that has
+// done what it was asked says that there is no such upload any more: nothing is
+// missing, as it would be if Flink had deleted the source.
+func TestLostAnswerOfACopyInParts(t *testing.T) {
+	t.Parallel()
+	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.CopyPartSize = 5 << 20
+	store := s3store.New(config)
+	src := blobstore.MustParse("s3://bucket/app/large")
+	_, err := store.Put(t.Context(), src, bytes.NewReader(make([]byte, 6<<20)), blobstore.PutOptions{})
+	require.NoError(t, err)
+	last := func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploadId") }
+	proxy.Inject(1, last, faults.Lost)
+	proxy.Inject(1, last, faults.Answer(404, "NoSuchUpload"))
+	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	require.ErrorContains(t, err, "NoSuchUpload")
+	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
 }
 
 // Copies name their source percent-encoded, ask for no tags, and say which side
