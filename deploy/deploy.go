@@ -401,9 +401,13 @@ func (d *Deployer) confirm(ctx context.Context, p *plan, started Manifest, is fu
 		return &StartError{p.Restore.String(), err}
 	}
 	p.JobID = job.ID
-	opts := blobstore.PutOptions{IfAbsent: p.stored == nil, IfTag: p.tag}
-	_, err = d.Store.Put(ctx, d.storedAt(started.Name), bytes.NewReader(started.Encode()), opts)
+	at, data := d.storedAt(started.Name), started.Encode()
+	_, err = d.Store.Put(ctx, at, bytes.NewReader(data), blobstore.PutOptions{IfAbsent: p.stored == nil, IfTag: p.tag})
 	if errors.Is(err, blobstore.ErrPrecondition) {
+		there, _, readErr := blobstore.ReadAll(ctx, d.Store, at, maxManifest)
+		if readErr == nil && bytes.Equal(there, data) { // by this very write, its answer lost
+			return nil
+		}
 		return fmt.Errorf("%w: %w", ErrOtherDeploy, err)
 	}
 	return err
