@@ -131,6 +131,37 @@ func TestNoCredentials(t *testing.T) {
 	}
 }
 
+// A tick begins with several calls at once. All of them learn where the bucket is.
+func TestBucketInAnotherRegionForCallsAtOnce(t *testing.T) {
+	withoutEnvironment(t)
+	const calls = 3
+	var sent sync.WaitGroup
+	sent.Add(calls)
+	store := s3store.New(s3store.Config{AccessKey: "AKIA", SecretKey: "hush", Region: "us-east-1", Transport: send(func(r *http.Request) *http.Response {
+		if strings.Contains(r.URL.Host, "eu-central-1") {
+			return response(r, http.StatusOK, "")
+		}
+		sent.Done()
+		sent.Wait()
+		answer := response(r, http.StatusMovedPermanently, "")
+		answer.Header.Set("X-Amz-Bucket-Region", "eu-central-1")
+		return answer
+	})})
+	var done sync.WaitGroup
+	for range calls {
+		done.Go(func() {
+			_, err := store.Stat(t.Context(), blobstore.MustParse("s3://bucket/a"))
+			assert.NoError(t, err)
+		})
+	}
+	done.Wait()
+}
+
+// send answers requests in the place of the network, many at once.
+type send func(r *http.Request) *http.Response
+
+func (s send) RoundTrip(r *http.Request) (*http.Response, error) { return s(r), nil }
+
 // A bucket in another region than configured is found once and remembered.
 func TestBucketElsewhere(t *testing.T) {
 	withoutEnvironment(t)

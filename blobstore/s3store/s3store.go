@@ -151,14 +151,14 @@ func (c Config) sdkLogger() logging.Logger {
 // those that many copies at once have opened, again and again.
 func keepConnections(t *http.Transport) { t.MaxIdleConnsPerHost = t.MaxIdleConns }
 
-// client returns the client for a bucket's region.
-func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
+// client returns the client for a bucket's region, and that region.
+func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.base == nil { // what fails is tried again by the next call
 		base, err := s.config.load(context.WithoutCancel(ctx))
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		s.base = &base
 	}
@@ -167,7 +167,7 @@ func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
 		region = s.base.Region
 	}
 	if c := s.clients[region]; c != nil {
-		return c, nil
+		return c, region, nil
 	}
 	c := s3.NewFromConfig(*s.base, func(o *s3.Options) {
 		o.Region = region
@@ -180,36 +180,33 @@ func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
 		}
 	})
 	s.clients[region] = c
-	return c, nil
+	return c, region, nil
 }
 
 // call runs one request on the client of u's bucket. A bucket that turns out to
 // be in another region is remembered, and the request repeated there.
 func (s *Store) call(ctx context.Context, op string, u blobstore.URI, request func(*s3.Client) error) error {
 	for moved := false; ; moved = true {
-		client, err := s.client(ctx, u.Container())
+		client, asked, err := s.client(ctx, u.Container())
 		if err == nil {
 			err = request(client)
 		}
 		if err == nil {
 			return nil
 		}
-		if region := regionOf(err); region != "" && !moved && s.move(u.Container(), region) {
+		if region := regionOf(err); region != "" && region != asked && !moved && s.config.Endpoint == "" {
+			s.move(u.Container(), region)
 			continue
 		}
 		return &blobstore.Error{Op: op, URI: u, Err: explain(ctx, err)}
 	}
 }
 
-// move notes a bucket's region and reports whether it is a new one.
-func (s *Store) move(bucket, region string) bool {
+// move notes a bucket's region.
+func (s *Store) move(bucket, region string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.config.Endpoint != "" || s.regions[bucket] == region {
-		return false
-	}
 	s.regions[bucket] = region
-	return true
 }
 
 func (s *Store) payer() types.RequestPayer {
