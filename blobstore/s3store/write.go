@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -172,13 +173,19 @@ func (s *Store) multipart(ctx context.Context, op string, u blobstore.URI, opts 
 				return nil
 			}
 		}
-		// What stays costs money until somebody looks; the reason to abort may be
-		// that ctx ended.
-		_, abortErr := c.AbortMultipartUpload(context.WithoutCancel(ctx), &s3.AbortMultipartUploadInput{
-			Bucket: bucket(u), Key: key(u), UploadId: started.UploadId, RequestPayer: s.payer(),
-		})
-		return errors.Join(unmet(err, opts), abortErr)
+		s.abort(ctx, c, u, started.UploadId)
+		return unmet(err, opts)
 	})
+}
+
+// abort removes the traces of an upload that has failed, for what stays costs money
+// until somebody looks. The reason may be that ctx ended, or that the service does not
+// answer: nobody waits long.
+func (s *Store) abort(ctx context.Context, c *s3.Client, u blobstore.URI, id *string) {
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	_, _ = c.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: bucket(u), Key: key(u), UploadId: id, RequestPayer: s.payer()})
 }
 
 // Copy implements [blobstore.Store] on the server: with one CopyObject, or in
