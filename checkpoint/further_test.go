@@ -106,6 +106,17 @@ func TestResolveFurther(t *testing.T) {
 			}
 		}, want: pin, why: "the pin was rolled back from it"},
 
+		{name: "rolled back over the run that restored this, and released", happens: func(t *testing.T, x *lab) {
+			g := x.green(LayoutOf(app).Root, 5)
+			g.completes(6)
+			g.pins(app, PinOptions{})
+			g.completes(7)
+			_, err := Rollback(t.Context(), x.store, app, RollbackOptions{Generation: "chk-5"})
+			require.NoError(t, err)
+			_, err = Release(t.Context(), x.store, app, RollbackOptions{})
+			require.NoError(t, err)
+		}, want: pin, why: "1 job folder not of job 1a92be"},
+
 		// A constant job id: one folder for all runs.
 		{name: "constant id, an earlier run had come further", happens: func(t *testing.T, x *lab) {
 			x.job.completes(9)

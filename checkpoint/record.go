@@ -281,9 +281,10 @@ func (r Record) succeeds(before Record) Record {
 // next is the number that a new generation gets.
 func (r Record) next() int64 { return max(sequenceOf(r.Generation), r.Highest) + 1 }
 
-// waiting is the run that restored from the pin and has nothing pinned yet.
+// waiting is the run that restored from the pin and has nothing pinned yet. One that
+// has, and was rolled back over, is among the previous ones.
 func (r Record) waiting() *Seen {
-	if r.Seen == nil || r.Seen.is(r.Run) {
+	if r.Seen == nil || r.Seen.is(r.Run) || slices.ContainsFunc(r.Previous, r.Seen.is) {
 		return nil
 	}
 	return r.Seen
