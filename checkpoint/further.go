@@ -107,8 +107,8 @@ func (s *search) knowAuthor(ctx context.Context) error {
 		case ok && rec.Generation == "":
 			rec = r // pin.json was lost
 			s.result.Lineage = rec.lineage()
-		case ok && r.Run.is(rec.Run):
-			s.rolledBack = true // a later generation of it is not what is published
+		case ok && r.Run.is(rec.Run) && (sequenceOf(name) <= rec.Highest || !s.told):
+			s.rolledBack = true // from this generation; one beyond was never published
 		}
 	}
 	s.author = rec.Run
