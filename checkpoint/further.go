@@ -112,7 +112,7 @@ func (s *search) knowAuthor(ctx context.Context) error {
 		}
 	}
 	s.author = rec.Run
-	if seen := rec.waiting(); seen != nil && seen.RestoredID == rec.Checkpoint.ID {
+	if seen := rec.waiting(); seen != nil && rec.isCurrent(seen.RestoredID) {
 		s.author, s.rolledBack = seen.Run, false
 	}
 	same := func(r Run) bool { return r.JobID == s.author.JobID && !r.is(s.author) }

@@ -79,6 +79,14 @@ func TestResolveFurther(t *testing.T) {
 			require.ErrorIs(t, err, ErrNoCheckpoint)
 			g.completes(6)
 		}, want: green + "/chk-6/_metadata", why: "1 job folder not of job aaaaaaaa"},
+		{name: "of the run that claimed the pin, of which an older one was put back", happens: func(t *testing.T, x *lab) {
+			g := x.green(LayoutOf(app).Root, 5)
+			x.claimed()
+			_, err := Pin(t.Context(), x.store, app, g, PinOptions{})
+			require.ErrorIs(t, err, ErrNoCheckpoint)
+			x.job.requireRestores(app, 4)
+			g.completes(6)
+		}, want: green + "/chk-6/_metadata", why: "1 job folder not of job aaaaaaaa"},
 		{name: "of the run that restored from the pin, which then went on without it", happens: func(t *testing.T, x *lab) {
 			g := x.green(LayoutOf(app).Root, 5)
 			_, err := Pin(t.Context(), x.store, app, g, PinOptions{})

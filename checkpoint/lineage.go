@@ -144,7 +144,7 @@ func (l lineage) fromPin(id int64) verdict {
 	switch {
 	case id < l.pinned.Checkpoint.ID:
 		v = hold("this run restored checkpoint %d of the pin, which has moved on since", id)
-	case id > l.pinned.Checkpoint.ID && id != l.pinned.Lost:
+	case !l.pinned.isCurrent(id):
 		v = hold("this run restored checkpoint %d of the pin, which was rolled back since", id)
 	}
 	v.restored = &id

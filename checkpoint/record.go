@@ -290,6 +290,12 @@ func (r Record) waiting() *Seen {
 	return r.Seen
 }
 
+// isCurrent reports whether a run that restored this checkpoint from the pin goes on
+// with it: what is published, or was and could not be put back.
+func (r Record) isCurrent(id int64) bool {
+	return id == r.Checkpoint.ID || id == r.Lost && id > r.Checkpoint.ID
+}
+
 // errNoRecord: what stands where a record should is none.
 var errNoRecord = errors.New("not a record of chkpin")
 
