@@ -287,12 +287,15 @@ func (r *rollback) proveHeld(ctx context.Context, snap *Snapshot, hold blobstore
 	if err != nil {
 		return err
 	}
-	listed[hold.URI.Base()] = hold // by which a collection that was killed is known as such
+	now := hold.ModTime // by which a collection that was killed is known as such
+	if now.IsZero() {   // the service did not say
+		now = youngest(listed)
+	}
 	names := map[string]bool{}
 	for _, f := range files {
 		names[f.Location.Base()] = true
 	}
-	threatened, err := d.threatened(ctx, listed, names)
+	threatened, err := d.threatened(ctx, listed, names, now)
 	if err != nil {
 		return err
 	}
