@@ -74,6 +74,9 @@ type Outcome struct {
 	Warnings []string
 }
 
+// endedFor is how long a deploy that has failed tries to say so.
+const endedFor = 10 * time.Second
+
 // maxManifest bounds what is read into memory.
 const maxManifest = 16 << 20
 
@@ -271,7 +274,9 @@ func (d *Deployer) Deploy(ctx context.Context, wanted Manifest) (Outcome, error)
 		return p.Outcome, lost
 	case err != nil:
 		// Without this, the next deploy has to wait whether this one is still at work.
-		_ = mine.write(context.WithoutCancel(ctx), func(r *record) { r.Ended = true })
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endedFor)
+		defer cancel()
+		_ = mine.write(ending, func(r *record) { r.Ended = true })
 		return p.Outcome, err
 	}
 	return p.Outcome, mine.drop(ctx)

@@ -179,6 +179,33 @@ func TestDeployAnswersAreLost(t *testing.T) {
 	}
 }
 
+// A deploy that failed, or was told to end, says so to the next one, and does not wait for ever for storage that does
+// not answer.
+func TestDeployThatFailedEnds(t *testing.T) {
+	t.Parallel()
+	x := newDeployLab(t)
+	d := x.deployer(nil)
+	store := &bounded{Store: d.Store}
+	d.Store, d.Beat = store, time.Hour
+	ctx, cancel := context.WithCancelCause(t.Context())
+	d.Start = func(context.Context, deploy.Start) error { cancel(errKilled); return errKilled }
+	_, err := d.Deploy(ctx, x.placed(ordersWith("SELECT a", "1")))
+	require.ErrorIs(t, err, errKilled)
+	assert.True(t, store.last)
+	x.deploys(ordersWith("SELECT a", "1"))
+}
+
+// bounded notes whether the last Put had a deadline.
+type bounded struct {
+	blobstore.Store
+	last bool
+}
+
+func (s *bounded) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
+	_, s.last = ctx.Deadline()
+	return s.Store.Put(ctx, u, body, opts)
+}
+
 // losing is a store whose client gets no answer to one of its Puts, and tries again.
 type losing struct {
 	blobstore.Store
