@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -254,12 +255,16 @@ func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobs
 // describe is an object as an answer's headers tell of it. What comes in chunks,
 // as from behind some proxies, does not say its length.
 func describe(u blobstore.URI, size *int64, modified *time.Time, tag *string) blobstore.Object {
-	obj := blobstore.Object{URI: u, Size: -1, ModTime: aws.ToTime(modified), Tag: aws.ToString(tag)}
+	obj := blobstore.Object{URI: u, Size: -1, ModTime: aws.ToTime(modified), Tag: tagOf(tag)}
 	if size != nil {
 		obj.Size = *size
 	}
 	return obj
 }
+
+// tagOf is an ETag as a condition wants it: a proxy that may change how a body is
+// sent calls it weak, and no weak one meets If-Match.
+func tagOf(etag *string) string { return strings.TrimPrefix(aws.ToString(etag), "W/") }
 
 // Delete implements [blobstore.Store].
 func (s *Store) Delete(ctx context.Context, u blobstore.URI) error {

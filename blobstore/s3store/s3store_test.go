@@ -191,6 +191,25 @@ func TestAnswerInChunks(t *testing.T) {
 	assert.EqualValues(t, -1, obj.Size)
 }
 
+// A proxy may call tags weak, which by the rules of HTTP meet no condition of a Put.
+func TestWeakTags(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	strong, err := put(t, store, root.Join("a"), "old", blobstore.PutOptions{})
+	require.NoError(t, err)
+	weak := faults.Headers("ETag", "W/"+strong.Tag)
+	proxy.Inject(1, faults.Method(http.MethodHead), weak)
+	obj, err := store.Stat(t.Context(), root.Join("a"))
+	require.NoError(t, err)
+	assert.Equal(t, strong.Tag, obj.Tag)
+	proxy.Inject(1, faults.Method(http.MethodGet), weak)
+	_, obj, err = blobstore.ReadAll(t.Context(), store, root.Join("a"), 0)
+	require.NoError(t, err)
+	assert.Equal(t, strong.Tag, obj.Tag)
+	_, err = put(t, store, root.Join("a"), "new", blobstore.PutOptions{IfTag: obj.Tag})
+	require.NoError(t, err)
+}
+
 // A request that a service takes and never answers is tried again, and an answer
 // that stops is an error.
 func TestSilence(t *testing.T) {

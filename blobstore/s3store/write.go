@@ -78,7 +78,7 @@ func (s *Store) putObject(ctx context.Context, u blobstore.URI, body io.ReadSeek
 			RequestPayer: s.payer(),
 		})
 		if err == nil {
-			obj.Tag = aws.ToString(out.ETag)
+			obj.Tag = tagOf(out.ETag)
 		}
 		return unmet(err, opts)
 	})
@@ -169,7 +169,7 @@ func (s *Store) multipart(ctx context.Context, op string, u blobstore.URI, opts 
 				IfMatch:         ifMatch, IfNoneMatch: ifNoneMatch, RequestPayer: s.payer(),
 			})
 			if err == nil {
-				*tag = aws.ToString(out.ETag)
+				*tag = tagOf(out.ETag)
 				return nil
 			}
 		}
@@ -201,7 +201,7 @@ func (s *Store) Copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Obj
 			RequestPayer: s.payer(),
 		})
 		if err == nil && out.CopyObjectResult != nil {
-			obj.Tag = aws.ToString(out.CopyObjectResult.ETag)
+			obj.Tag = tagOf(out.CopyObjectResult.ETag)
 			obj.ModTime = aws.ToTime(out.CopyObjectResult.LastModified)
 		}
 		return err
