@@ -182,6 +182,14 @@ func TestCopyOntoAnObject(t *testing.T) {
 		assert.Equal(t, []string{"copy now", "copy in background", "HEAD", "copy block", "GET", "PUT"}, steps(proxy.Requests()))
 	}
 
+	// So they do where the service does not say how many there are.
+	proxy.Requests()
+	proxy.Inject(1, copiesNow, faults.Answer(409, "InvalidSourceBlobSize"))
+	proxy.Inject(1, faults.Method(http.MethodHead), faults.InChunks)
+	_, err = store.Copy(t.Context(), root.Join("target"), root.Join("source"))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"copy now", "copy in background", "HEAD", "GET", "PUT"}, steps(proxy.Requests()))
+
 	// A source that vanishes leaves the target as it was.
 	proxy.Inject(1, copiesNow, faults.Answer(409, "InvalidSourceBlobSize"))
 	_, err = store.Copy(t.Context(), root.Join("target"), root.Join("nothing"))

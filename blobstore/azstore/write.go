@@ -285,6 +285,9 @@ func (s *Store) copyBlocks(ctx context.Context, a *account, dst, src blobstore.U
 	if err != nil {
 		return blobstore.Object{}, err
 	}
+	if from.ContentLength == nil {
+		return s.stream(ctx, dst, src)
+	}
 	size := *from.ContentLength
 	each := max(s.config.CopyBlockSize, parts.Least(size, maxBlocks))
 	ids, upload := make([]string, parts.Least(size, each)), rand.Text()

@@ -319,6 +319,27 @@ func TestLostAnswerOfACopyInParts(t *testing.T) {
 	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
 }
 
+// What a service leaves out of its answers is an error, and no reason to break down.
+func TestCopyInPartsWithPoorAnswers(t *testing.T) {
+	t.Parallel()
+	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.CopyPartSize = 5 << 20
+	store := s3store.New(config)
+	src := blobstore.MustParse("s3://bucket/app/large")
+	_, err := store.Put(t.Context(), src, bytes.NewReader(make([]byte, 6<<20)), blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, faults.Method(http.MethodHead), faults.InChunks)
+	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	require.ErrorContains(t, err, "does not say how large")
+	proxy.Inject(1, func(r *http.Request) bool { return r.URL.Query().Has("partNumber") }, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.WriteHeader(http.StatusOK)
+	})
+	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	require.ErrorContains(t, err, "does not say what it copied")
+}
+
 // Copies name their source percent-encoded, ask for no tags, and say which side
 // is missing.
 func TestCopyRequest(t *testing.T) {

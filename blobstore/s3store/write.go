@@ -229,6 +229,9 @@ func (s *Store) copyParts(ctx context.Context, dst, src blobstore.URI) (blobstor
 	if err != nil {
 		return blobstore.Object{}, err
 	}
+	if source.Size < 0 {
+		return blobstore.Object{}, &blobstore.Error{Op: "copy", URI: dst, Err: errors.New("the service does not say how large the source is")}
+	}
 	obj := blobstore.Object{URI: dst, Size: source.Size}
 	size := max(s.config.CopyPartSize, (source.Size+maxParts-1)/maxParts)
 	err = s.multipart(ctx, "copy", dst, blobstore.PutOptions{}, func(c *s3.Client, id *string) ([]types.CompletedPart, error) {
@@ -244,6 +247,9 @@ func (s *Store) copyParts(ctx context.Context, dst, src blobstore.URI) (blobstor
 					CopySource: copySource(src), CopySourceIfMatch: aws.String(source.Tag),
 					CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", from, to)), RequestPayer: s.payer(),
 				})
+				if err == nil && out.CopyPartResult == nil {
+					err = errors.New("the service does not say what it copied")
+				}
 				if err == nil {
 					copied[i] = types.CompletedPart{ETag: out.CopyPartResult.ETag, PartNumber: aws.Int32(int32(i + 1))}
 				}
