@@ -241,6 +241,8 @@ func TestPendingCopyFails(t *testing.T) {
 	}{
 		"the service gives up": {faults.Headers("x-ms-copy-status", "failed", "x-ms-copy-status-description", "500 InternalServerError"),
 			nil, "failed: 500 InternalServerError", "HEAD"},
+		"the source is deleted": {faults.Headers("x-ms-copy-status", "failed", "x-ms-copy-status-description", `404 BlobNotFound "Copy failed when reading the source."`),
+			blobstore.ErrNotExist, "failed: 404 BlobNotFound", "HEAD"},
 		"somebody aborts it":  {faults.Headers("x-ms-copy-status", "aborted"), nil, "aborted", "HEAD"},
 		"it cannot be seen":   {faults.Answer(403, "AuthorizationPermissionMismatch"), blobstore.ErrPermission, "AuthorizationPermissionMismatch", "abort"},
 		"the target vanishes": {faults.Answer(404, "BlobNotFound"), blobstore.ErrNotExist, "BlobNotFound", "abort"},

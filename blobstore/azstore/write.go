@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -264,7 +265,11 @@ func (s *Store) copyInBackground(ctx context.Context, a *account, dst, src blobs
 		if ended.CopyStatusDescription != nil {
 			why = ": " + *ended.CopyStatusDescription
 		}
-		return blobstore.Object{}, fmt.Errorf("the service did not complete the copy (%s%s)", *ended.CopyStatus, why)
+		err := fmt.Errorf("the service did not complete the copy (%s%s)", *ended.CopyStatus, why)
+		if strings.HasPrefix(why, ": 404 ") { // what reading the source was answered with
+			err = fmt.Errorf("%w: %w", blobstore.ErrNotExist, err)
+		}
+		return blobstore.Object{}, err
 	}
 	return describe(dst, ended.ContentLength, ended.LastModified, ended.ETag), nil
 }
