@@ -352,6 +352,26 @@ func TestBlueComesBackAfterGreen(t *testing.T) {
 	green.isHeld("was replaced")
 }
 
+// The pin is rolled back from green to blue, and green is deployed again.
+func TestGreenIsDeployedAgainAfterARollback(t *testing.T) {
+	_, next := newPair(t)
+	l := LayoutOf(app)
+	green := next(l.Root.String(), 5)
+	green.completes(6)
+	green.pins(app, PinOptions{})
+	_, err := Rollback(t.Context(), green.store, app, RollbackOptions{})
+	require.NoError(t, err)
+	green.completes(7)
+	green.isHeld("was replaced")
+
+	again := green.successor(green.run.JobID, l.Root.String(), 5)
+	again.completes(8)
+	require.Equal(t, ResultPinned, again.pins(app, PinOptions{}).Result)
+	require.Nil(t, holdOf(t, green.store, app))
+	again.requireRestores(app, 8)
+	green.isHeld("was replaced")
+}
+
 // The tick of blue comes first once more: green restored what is not the newest
 // any more, and says so rather than lose what blue did.
 func TestGreenIsHeldWhenBlueWentOn(t *testing.T) {
