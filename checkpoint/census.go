@@ -101,7 +101,7 @@ func (c *census) take(ctx context.Context, store blobstore.Store) error {
 			continue
 		}
 		for _, u := range f.few {
-			look(f, func() error { return stat(ctx, store, u, found) })
+			look(f, func() error { return f.stat(ctx, store, u, found) })
 		}
 	}
 	return g.Wait()
@@ -120,11 +120,13 @@ func (f *folder) list(ctx context.Context, store blobstore.Store, found func(blo
 	return nil
 }
 
-func stat(ctx context.Context, store blobstore.Store, u blobstore.URI, found func(blobstore.Object)) error {
+func (f *folder) stat(ctx context.Context, store blobstore.Store, u blobstore.URI, found func(blobstore.Object)) error {
 	o, err := store.Stat(ctx, u)
 	switch {
 	case errors.Is(err, blobstore.ErrNotExist):
 		return nil
+	case err == nil && o.Size < 0: // as from behind some proxies; a listing says it
+		return f.list(ctx, store, found)
 	case err == nil:
 		o.URI = u
 		found(o)

@@ -53,9 +53,8 @@ func announce(ctx context.Context, store blobstore.Store, u blobstore.URI, files
 }
 
 // threatened reports whether a collection may delete what was copied, by the
-// listing that was made afterwards.
-func (d *delivery) threatened(ctx context.Context, listed map[string]blobstore.Object, copied map[string]bool) (bool, error) {
-	now := youngest(listed)
+// listing that was made afterwards. now is the store's clock.
+func (d *delivery) threatened(ctx context.Context, listed map[string]blobstore.Object, copied map[string]bool, now time.Time) (bool, error) {
 	for name, o := range listed {
 		if !strings.HasPrefix(name, announcementPrefix) || now.Sub(o.ModTime) >= collectionLife {
 			continue
@@ -84,4 +83,19 @@ func youngest(objects map[string]blobstore.Object) (now time.Time) {
 		}
 	}
 	return now
+}
+
+// clockBy is the store's clock by those of the objects that were just written, if
+// there are any: a volume's clock that was ahead once has left younger ones.
+func clockBy(written map[string]bool, listed map[string]blobstore.Object) time.Time {
+	just := map[string]blobstore.Object{}
+	for name := range written {
+		if o, ok := listed[name]; ok {
+			just[name] = o
+		}
+	}
+	if now := youngest(just); !now.IsZero() {
+		return now
+	}
+	return youngest(listed)
 }

@@ -92,10 +92,18 @@ func (c *collector) list(ctx context.Context) error {
 	if err := c.listBesideExisted(ctx); err != nil {
 		return err
 	}
+	if own := slices.IndexFunc(c.strays, c.isOwn); own >= 0 { // just written: a clock that was ahead once has left younger objects
+		c.now = c.strays[own].ModTime
+	}
 	if !c.opts.Now.IsZero() {
 		c.now = c.opts.Now
 	}
 	return nil
+}
+
+// isOwn reports whether an object is the announcement of this collection.
+func (c *collector) isOwn(o blobstore.Object) bool {
+	return c.opts.ID != "" && o.URI.Base() == announcementPrefix+c.opts.ID
 }
 
 // listBesideExisted looks for what a writer of chkpin.json left when it was
@@ -382,8 +390,8 @@ func (c *collector) decide() {
 		c.report.Files = append(c.report.Files, entry)
 	}
 	for _, o := range c.strays {
-		if c.opts.ID != "" && o.URI.Base() == announcementPrefix+c.opts.ID {
-			continue // our own
+		if c.isOwn(o) {
+			continue
 		}
 		entry := Garbage{URI: o.URI, Bytes: max(o.Size, 0), Why: "of a chkpin that may be at work"}
 		if c.now.Sub(o.ModTime) >= max(c.opts.Grace, collectionLife) {

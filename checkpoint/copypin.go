@@ -138,7 +138,7 @@ func (l *cargo) confirm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	threatened, err := l.threatened(ctx, listed, l.claimed)
+	threatened, err := l.threatened(ctx, listed, l.claimed, youngest(listed))
 	if err == nil && threatened {
 		err = ErrCollecting
 	}

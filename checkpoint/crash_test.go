@@ -332,6 +332,36 @@ func TestAKilledCollectionIsOutlived(t *testing.T) {
 	require.Empty(t, unknownTo(t, store, x.app))
 }
 
+// A volume's clock was ahead for a while and is right again: what was written then is
+// no sign that a collection which has just begun was killed long ago.
+func TestACollectionAfterTheClockWasSetBackIsNoticed(t *testing.T) {
+	const ahead = 3 * time.Hour
+	x := newLab(t, 4)
+	x.job.completes(5)
+	x.killed(x.job, recordName) // its copies are garbage after the grace
+	x.ageOut()
+	x.clock.advance(ahead)
+	x.job.completes(6)
+	x.killed(x.job, recordName)
+	x.clock.advance(-ahead)
+	x.job.completes(5)
+	var err error
+	met := false
+	deleting := hook(x.store, func(op string, _ blobstore.URI, do func() error) error {
+		if op == "delete" && !met {
+			met = true
+			_, err = Pin(t.Context(), x.store, app, x.job, PinOptions{Sleep: noSleep})
+		}
+		return do()
+	})
+	_, gcErr := GC(t.Context(), deleting, app, GCOptions{Delete: true})
+	require.NoError(t, gcErr)
+	require.True(t, met)
+	require.ErrorIs(t, err, ErrCollecting)
+	x.job.requireRestores(app, 4)
+	x.settle(x.job)
+}
+
 // A collection may end between a tick's listing, which shows it at work, and the
 // tick's look at what it has announced. What it has deleted stands in the listing
 // still, so the tick starts again.

@@ -249,3 +249,30 @@ func TestOnlyWhatThePinNamesIsReused(t *testing.T) {
 	require.Zero(t, p.Reused)
 	job.requireRestores(app, 4)
 }
+
+// lengthless is a store behind a proxy that does not pass on how long a single object
+// is.
+type lengthless struct{ blobstore.Store }
+
+func (s lengthless) Stat(ctx context.Context, u blobstore.URI) (blobstore.Object, error) {
+	o, err := s.Store.Stat(ctx, u)
+	o.Size = -1
+	return o, err
+}
+
+// A size that is not told is no proof where a listing tells it.
+func TestASizeThatIsNotToldIsLookedFor(t *testing.T) {
+	job := newJob(t, hashmap)
+	job.completes(4)
+	job.pins(app, PinOptions{})
+	store := lengthless{job.store}
+	_, err := prove(t.Context(), store, LayoutOf(app).Metadata, nil)
+	require.NoError(t, err)
+
+	file := filesOf(t, job.store, LayoutOf(app).Metadata)[0].URI
+	put(t, job.store, file.String(), get(t, job.store, file)[1:])
+	_, err = prove(t.Context(), store, LayoutOf(app).Metadata, nil)
+	var damaged *DamagedError
+	require.ErrorAs(t, err, &damaged)
+	require.Equal(t, []string{file.String()}, damaged.WrongSize)
+}

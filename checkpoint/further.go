@@ -107,12 +107,12 @@ func (s *search) knowAuthor(ctx context.Context) error {
 		case ok && rec.Generation == "":
 			rec = r // pin.json was lost
 			s.result.Lineage = rec.lineage()
-		case ok && r.Run.is(rec.Run):
-			s.rolledBack = true // a later generation of it is not what is published
+		case ok && r.Run.is(rec.Run) && (sequenceOf(name) <= rec.Highest || !s.told):
+			s.rolledBack = true // from this generation; one beyond was never published
 		}
 	}
 	s.author = rec.Run
-	if seen := rec.waiting(); seen != nil && seen.RestoredID == rec.Checkpoint.ID {
+	if seen := rec.waiting(); seen != nil && rec.isCurrent(seen.RestoredID) {
 		s.author, s.rolledBack = seen.Run, false
 	}
 	same := func(r Run) bool { return r.JobID == s.author.JobID && !r.is(s.author) }

@@ -79,6 +79,14 @@ func TestResolveFurther(t *testing.T) {
 			require.ErrorIs(t, err, ErrNoCheckpoint)
 			g.completes(6)
 		}, want: green + "/chk-6/_metadata", why: "1 job folder not of job aaaaaaaa"},
+		{name: "of the run that claimed the pin, of which an older one was put back", happens: func(t *testing.T, x *lab) {
+			g := x.green(LayoutOf(app).Root, 5)
+			x.claimed()
+			_, err := Pin(t.Context(), x.store, app, g, PinOptions{})
+			require.ErrorIs(t, err, ErrNoCheckpoint)
+			x.job.requireRestores(app, 4)
+			g.completes(6)
+		}, want: green + "/chk-6/_metadata", why: "1 job folder not of job aaaaaaaa"},
 		{name: "of the run that restored from the pin, which then went on without it", happens: func(t *testing.T, x *lab) {
 			g := x.green(LayoutOf(app).Root, 5)
 			_, err := Pin(t.Context(), x.store, app, g, PinOptions{})
@@ -100,11 +108,30 @@ func TestResolveFurther(t *testing.T) {
 		}, want: pin, warning: "while the pin is on hold, nothing else counts"},
 		{name: "rolled back", happens: func(t *testing.T, x *lab) {
 			x.job.completes(6)
-			l := LayoutOf(app)
-			for _, name := range []string{recordName, MetadataName} {
-				put(t, x.store, l.Root.Join(name).String(), get(t, x.store, l.generation("00000001-chk-4").Join(name)))
-			}
+			x.rolledBackAndReleased(x.store, "chk-4")
 		}, want: pin, why: "the pin was rolled back from it"},
+		{name: "rolled back, and killed before pin.json", happens: func(t *testing.T, x *lab) {
+			x.job.completes(6)
+			x.rolledBackAndReleased(killedAt(x.store, LayoutOf(app).Record), "chk-4")
+		}, want: pin, why: "the pin was rolled back from it"},
+		{name: "rolled back, for all that is known without pin.json", happens: func(t *testing.T, x *lab) {
+			x.job.completes(6)
+			x.rolledBackAndReleased(x.store, "chk-4")
+			remove(t, x.store, LayoutOf(app).Record)
+		}, want: pin, why: "the pin was rolled back from it"},
+		{name: "the tick was killed before it published", happens: func(t *testing.T, x *lab) {
+			x.job.completes(6)
+			_, err := Pin(t.Context(), killedAt(x.store, LayoutOf(app).Metadata), app, x.job, PinOptions{})
+			require.ErrorIs(t, err, errKilled)
+		}, want: blue + "/chk-6/_metadata"},
+
+		{name: "rolled back over the run that restored this, and released", happens: func(t *testing.T, x *lab) {
+			g := x.green(LayoutOf(app).Root, 5)
+			g.completes(6)
+			g.pins(app, PinOptions{})
+			g.completes(7)
+			x.rolledBackAndReleased(x.store, "chk-5")
+		}, want: pin, why: "1 job folder not of job 1a92be"},
 
 		// A constant job id: one folder for all runs.
 		{name: "constant id, an earlier run had come further", happens: func(t *testing.T, x *lab) {
@@ -167,6 +194,16 @@ func TestResolveFurther(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rolledBackAndReleased is an operator who decides for a generation, through a
+// store of his own.
+func (x *lab) rolledBackAndReleased(store blobstore.Store, generation string) {
+	x.t.Helper()
+	_, err := Rollback(x.t.Context(), store, x.app, RollbackOptions{Generation: generation})
+	require.NoError(x.t, err)
+	_, err = Release(x.t.Context(), x.store, x.app, RollbackOptions{})
+	require.NoError(x.t, err)
 }
 
 // restarts is another run under the same job id, which restored checkpoint id

@@ -140,25 +140,72 @@ func TestAClaimedPinIsFollowed(t *testing.T) {
 	blue.isHeld("rolled back")
 }
 
-// Neither is it when the rollback was killed before pin.json told of it.
+// Neither is it when the rollback was killed before pin.json told of it; nor, as the
+// hold shows, what nobody can put back any more.
 func TestAKilledRollbackLosesNothing(t *testing.T) {
+	l := LayoutOf(app)
+	for name, gone := range map[string]bool{"whole": false, "damaged": true} {
+		t.Run(name, func(t *testing.T) {
+			x := newLab(t, 4)
+			x.pinned(5)
+			blue := x.green(l.Root, 5)
+			if gone {
+				x.damaged()
+			}
+			_, err := Rollback(t.Context(), killedAt(x.store, l.Record), app, RollbackOptions{}) // published, and on hold
+			require.NoError(t, err)
+			if gone {
+				blue.completes(6)
+				blue.isHeld("rolled back") // and mends pin.json
+			}
+			_, err = Release(t.Context(), x.store, app, RollbackOptions{})
+			require.NoError(t, err)
+			x.job.requireRestores(app, 4)
+
+			blue.completes(6)
+			blue.isHeld("rolled back")
+			require.Zero(t, readRecord(t, x.store, l).Lost)
+		})
+	}
+}
+
+// Nor when another lineage was accepted, at a lower number, by a tick that was
+// killed then.
+func TestAnAcceptedLineageLosesNothing(t *testing.T) {
+	l := LayoutOf(app)
 	x := newLab(t, 4)
 	x.pinned(5)
-	blue := x.green(LayoutOf(app).Root, 5)
-	killed := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
-		if op == "put" && u.Base() == recordName {
+	blue := x.green(l.Root, 5)
+	x.damaged()
+	stranger := x.job.successor("bbbbbbbb99507e464787c646439a53ff", "", 0)
+	stranger.completes(2)
+	_, err := Pin(t.Context(), killedAt(x.store, l.Record), app, stranger, PinOptions{AcceptLineage: true})
+	require.NoError(t, err)
+	stranger.requireRestores(app, 2)
+
+	blue.completes(6)
+	blue.isHeld("rolled back")
+	require.Zero(t, readRecord(t, x.store, l).Lost)
+}
+
+// damaged takes from the pin what only the published generation names.
+func (x *lab) damaged() {
+	x.t.Helper()
+	u := LayoutOf(x.app).Metadata
+	published := get(x.t, x.store, u)
+	x.claimed()
+	put(x.t, x.store, u.String(), published)
+	x.job.pins(x.app, PinOptions{}) // mends pin.json
+}
+
+// killedAt is a store for who is killed when it puts this object.
+func killedAt(store blobstore.Store, at blobstore.URI) blobstore.Store {
+	return hook(store, func(op string, u blobstore.URI, do func() error) error {
+		if op == "put" && u.Same(at) {
 			return errKilled
 		}
 		return do()
 	})
-	_, _ = Rollback(t.Context(), killed, app, RollbackOptions{}) // published, and on hold
-	_, err := Release(t.Context(), x.store, app, RollbackOptions{})
-	require.NoError(t, err)
-	x.job.requireRestores(app, 4)
-
-	blue.completes(6)
-	blue.isHeld("rolled back")
-	require.Zero(t, readRecord(t, x.store, LayoutOf(app)).Lost)
 }
 
 // The generation that is put back is the published one, not a newer one that was

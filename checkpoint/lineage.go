@@ -25,6 +25,7 @@ type verdict struct {
 
 	configured   bool // only the cluster's configuration says that the run restored from this pin
 	startedEmpty bool // held, and it restored nothing
+	replaced     bool // held, since the pin goes on with another run
 }
 
 func hold(format string, args ...any) verdict { return verdict{reason: fmt.Sprintf(format, args...)} }
@@ -66,8 +67,8 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 	if l.pinned.Generation == "" {
 		return verdict{publish: true}, nil
 	}
-	if l.replaced(run) {
-		return hold("this run was replaced: the pin has gone on with, or back to, job %s", l.pinned.Run.JobID), nil
+	if slices.ContainsFunc(l.pinned.Previous, run.is) {
+		return l.replaced(), nil
 	}
 	if restored != nil && l.layout.holds(restored.Path) {
 		return l.fromPin(restored.ID), nil
@@ -79,6 +80,9 @@ func (l lineage) judge(run Run, restored *Restored) (verdict, error) {
 		if app, ok := l.replicaAt(restored.Path); ok {
 			return l.fromReplica(app, restored)
 		}
+	}
+	if l.cameBack(run, restored) {
+		return l.replaced(), nil
 	}
 	if before := l.pinned.heldBefore(run); before != nil {
 		v := hold("this run did not come from the pin when it was first seen, and was held")
@@ -140,7 +144,7 @@ func (l lineage) fromPin(id int64) verdict {
 	switch {
 	case id < l.pinned.Checkpoint.ID:
 		v = hold("this run restored checkpoint %d of the pin, which has moved on since", id)
-	case id > l.pinned.Checkpoint.ID && id != l.pinned.Lost:
+	case !l.pinned.isCurrent(id):
 		v = hold("this run restored checkpoint %d of the pin, which was rolled back since", id)
 	}
 	v.restored = &id
@@ -179,15 +183,22 @@ func (l lineage) isReplica(path blobstore.URI) bool {
 	return ok
 }
 
-// replaced reports whether a later run of the lineage restored from this one.
-// A constant job id makes runs that differ in their start only.
-func (l lineage) replaced(run Run) bool {
-	for _, p := range l.pinned.Previous {
-		if p.is(run) || p.JobID == run.JobID && run.JobID != l.pinned.Run.JobID {
-			return true
-		}
+// replaced is the verdict on a run whose pin a later run of the lineage restored.
+func (l lineage) replaced() verdict {
+	v := hold("this run was replaced: the pin has gone on with, or back to, job %s", l.pinned.Run.JobID)
+	v.replaced = true
+	return v
+}
+
+// cameBack reports whether a run has the constant job id of one that was replaced,
+// and goes on from there: its JobManager has recovered. Where jobs take turns, as
+// blue and green do, it is a new one that restored what its predecessor wrote.
+func (l lineage) cameBack(run Run, restored *Restored) bool {
+	other := l.pinned.Run
+	if run.JobID == other.JobID || !slices.ContainsFunc(l.pinned.Previous, func(p Run) bool { return p.JobID == run.JobID }) {
+		return false
 	}
-	return false
+	return restored == nil || other.Folder == run.Folder || other.wrote(restored.Path) == ""
 }
 
 var savepointName = regexp.MustCompile(`^savepoint-([0-9a-f]{6})-`)
@@ -204,12 +215,21 @@ func (l lineage) ancestor(path blobstore.URI) string {
 		if slices.ContainsFunc(l.pinned.Held, func(h Run) bool { return h.JobID == r.JobID }) {
 			continue // a constant job id: a run that started empty writes there too
 		}
-		if r.Folder != "" && within(path, r.Folder) {
-			return "job " + r.JobID
+		if from := r.wrote(path); from != "" {
+			return from
 		}
-		if m := savepointName.FindStringSubmatch(path.Base()); m != nil && len(r.JobID) >= 6 && m[1] == r.JobID[:6] && m[1] != anonymous {
-			return "a savepoint of job " + r.JobID
-		}
+	}
+	return ""
+}
+
+// wrote says what of the run a checkpoint or savepoint is, "" if nothing tells
+// that.
+func (r Run) wrote(path blobstore.URI) string {
+	if r.Folder != "" && within(path, r.Folder) {
+		return "job " + r.JobID
+	}
+	if m := savepointName.FindStringSubmatch(path.Base()); m != nil && len(r.JobID) >= 6 && m[1] == r.JobID[:6] && m[1] != anonymous {
+		return "a savepoint of job " + r.JobID
 	}
 	return ""
 }

@@ -155,6 +155,23 @@ func TestLineage(t *testing.T) {
 		{name: "the run before, started empty once", pinned: pinned(nil), run: navy, hold: "was replaced"},
 		{name: "the run before, its JobManager recovered", pinned: pinned(nil), run: started(navy, 2600), restored: restored(60, navy.Folder+"/chk-60"), hold: "was replaced"},
 		{name: "the run before, configured to restore", pinned: pinned(nil), run: navy, configured: pin, hold: "was replaced"},
+		{name: "the run before, which restored what the pin was rolled back to", pinned: pinned(nil), run: navy, restored: restored(40, pin), hold: "was replaced"},
+
+		// With constant job ids, jobs take turns: what was replaced is deployed again.
+		{name: "in turn, from the pin", pinned: pinned(nil), run: started(navy, 2600), restored: restored(40, pin)},
+		{name: "in turn, from something older", pinned: pinned(nil), run: started(navy, 2600), restored: restored(30, pin+"/generations/00000008-chk-30"),
+			hold: "restored checkpoint 30 of the pin, which has moved on"},
+		{name: "in turn, seen, then failed over", pinned: pinned(func(r *Record) { r.Seen = &Seen{started(navy, 2600), 40} }), run: started(navy, 2600),
+			restored: restored(41, navy.Folder+"/chk-41")},
+		{name: "in turn, from a savepoint", pinned: pinned(nil), run: started(navy, 2600), restored: restored(41, "s3://elsewhere/savepoint-b1b1b1-0123456789ab")},
+		{name: "in turn, from a checkpoint", pinned: pinned(nil), run: started(navy, 2600), restored: restored(41, blue.Folder+"/chk-41")},
+		{name: "in turn, from an older savepoint", pinned: pinned(nil), run: started(navy, 2600), restored: restored(39, "s3://elsewhere/savepoint-b1b1b1-0123456789ab"),
+			hold: "older than the pin"},
+		{name: "in turn, empty", pinned: pinned(nil), run: started(navy, 2600), hold: "was replaced"},
+		{name: "in turn, from its own folder, which may be a recovery", pinned: pinned(nil), run: started(navy, 2600), restored: restored(41, navy.Folder+"/chk-41"),
+			hold: "was replaced"},
+		{name: "in turn, from a folder that is everybody's", pinned: pinned(func(r *Record) { r.Run.Folder = navy.Folder }), run: started(navy, 2600),
+			restored: restored(41, navy.Folder+"/chk-41"), hold: "was replaced"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := lineage{layout: LayoutOf(app), pinned: c.pinned, configured: func() (string, error) { return c.configured, nil }}
@@ -310,6 +327,49 @@ func TestBlueDoesNotTakeThePinBackFromGreen(t *testing.T) {
 	green.completes(7)
 	green.pins(app, PinOptions{})
 	green.requireRestores(app, 7)
+}
+
+// Blue and green have constant job ids and take turns.
+func TestBlueComesBackAfterGreen(t *testing.T) {
+	blue, next := newPair(t)
+	green := next(LayoutOf(app).Root.String(), 5)
+	green.completes(6)
+	green.pins(app, PinOptions{})
+
+	again := blue.successor(blue.run.JobID, LayoutOf(app).Root.String(), 6)
+	again.run.Started = green.run.Started + 1
+	_, err := Pin(t.Context(), again.store, app, again, PinOptions{})
+	require.ErrorIs(t, err, ErrNoCheckpoint)
+	again.completes(7)
+	again.fails()
+	again.completes(8)
+	require.Equal(t, ResultPinned, again.pins(app, PinOptions{}).Result)
+	again.requireRestores(app, 8)
+
+	blue.completes(50)
+	blue.isHeld("was replaced")
+	green.completes(51)
+	green.isHeld("was replaced")
+}
+
+// The pin is rolled back from green to blue, and green is deployed again.
+func TestGreenIsDeployedAgainAfterARollback(t *testing.T) {
+	_, next := newPair(t)
+	l := LayoutOf(app)
+	green := next(l.Root.String(), 5)
+	green.completes(6)
+	green.pins(app, PinOptions{})
+	_, err := Rollback(t.Context(), green.store, app, RollbackOptions{})
+	require.NoError(t, err)
+	green.completes(7)
+	green.isHeld("was replaced")
+
+	again := green.successor(green.run.JobID, l.Root.String(), 5)
+	again.completes(8)
+	require.Equal(t, ResultPinned, again.pins(app, PinOptions{}).Result)
+	require.Nil(t, holdOf(t, green.store, app))
+	again.requireRestores(app, 8)
+	green.isHeld("was replaced")
 }
 
 // The tick of blue comes first once more: green restored what is not the newest

@@ -393,7 +393,7 @@ func (t *tick) judge(ctx context.Context, cur *published) (verdict, error) {
 		t.pinned.RestoredFrom, t.pinned.RestoredID = RestoredPin, 0
 	}
 	t.pinned.StartedEmpty = v.startedEmpty && !t.opts.AcceptLineage
-	return v, t.remember(ctx, cur, v, l.replaced(t.obs.Run))
+	return v, t.remember(ctx, cur, v)
 }
 
 // compare holds a run that may publish against what is published: ErrNewer when
@@ -412,7 +412,9 @@ func (t *tick) compare(cur published) (result string, err error) {
 		return "", fmt.Errorf("%w: checkpoint %d is pinned, the JobManager says %d", ErrNewer, pinned.ID, latest.ID)
 	case !sameRun || t.opts.MinInterval == 0 || latest.Triggered.IsZero() || pinned.Triggered.IsZero():
 		return "", nil
-	case latest.Triggered.Sub(pinned.Triggered) < t.opts.MinInterval:
+	}
+	since := latest.Triggered.Sub(pinned.Triggered)
+	if since >= 0 && since < t.opts.MinInterval { // else the JobManager's clock was set back
 		return ResultSkipped, nil
 	}
 	return "", nil
@@ -474,7 +476,7 @@ func shorten(name string) string {
 
 // remember writes down, at the first sight of a run, where it came from: a
 // failover hides that it restored from the pin, or that it started empty.
-func (t *tick) remember(ctx context.Context, cur *published, v verdict, replaced bool) error {
+func (t *tick) remember(ctx context.Context, cur *published, v verdict) error {
 	rec, run := cur.record, t.obs.Run
 	if t.opts.DryRun || rec.Generation == "" {
 		return nil
@@ -484,7 +486,7 @@ func (t *tick) remember(ctx context.Context, cur *published, v verdict, replaced
 		rec.Seen, known = &Seen{Run: run, RestoredID: *v.restored}, false
 		t.opts.Logger.Info("a run restored from the pin", "job", run.JobID, "checkpoint", *v.restored, "pinned", rec.Checkpoint.ID)
 	}
-	refused := !v.publish && !replaced && !t.opts.AcceptLineage
+	refused := !v.publish && !v.replaced && !t.opts.AcceptLineage
 	if refused && !slices.ContainsFunc(rec.Held, func(h Run) bool { return h.covers(run) }) {
 		run.StartedEmpty = v.startedEmpty
 		rec, known = rec.withHeld(run), false

@@ -279,7 +279,7 @@ func TestMinInterval(t *testing.T) {
 	require.Equal(t, ResultPinned, job.pins(app, PinOptions{MinInterval: 10 * time.Minute}).Result)
 
 	// It is between checkpoints of one run, and needs to know the times. A clock
-	// that went back is no reason to wait where no interval was asked for.
+	// that went back is no reason to wait until it is there again.
 	job.completes(15)
 	job.latest.Triggered = time.Time{}
 	require.Equal(t, ResultPinned, job.pins(app, PinOptions{MinInterval: 10 * time.Minute}).Result)
@@ -287,7 +287,7 @@ func TestMinInterval(t *testing.T) {
 	require.Equal(t, ResultPinned, job.pins(app, PinOptions{MinInterval: 10 * time.Minute}).Result)
 	job.completes(17)
 	job.latest.Triggered = epoch.Add(-time.Hour)
-	require.Equal(t, ResultPinned, job.pins(app, PinOptions{}).Result)
+	require.Equal(t, ResultPinned, job.pins(app, PinOptions{MinInterval: 10 * time.Minute}).Result)
 	green := job.successor("aaaaaaaa99507e464787c646439a53ff", LayoutOf(app).Root.String(), 17)
 	green.completes(18)
 	green.latest.Triggered = job.latest.Triggered.Add(time.Minute)

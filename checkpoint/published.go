@@ -111,12 +111,17 @@ func (t *tick) reconcile(ctx context.Context, p published) (published, error) {
 
 // lostSince is [Record.Lost] for a pin that went back to an older generation before
 // pin.json could say why: a tick that put it back was killed then, if what it was
-// put back from does not prove; a rollback else.
+// put back from does not prove; a rollback else, and always if the pin is on hold
+// for it.
 func (t *tick) lostSince(ctx context.Context, was, now Record) (int64, error) {
-	if was.Checkpoint.ID <= now.Checkpoint.ID {
-		return 0, nil
+	if was.Checkpoint.ID <= now.Checkpoint.ID || sequenceOf(was.Generation) < sequenceOf(now.Generation) {
+		return 0, nil // it went on; to a lower number, too, where another lineage was accepted
 	}
-	_, err := prove(ctx, t.store, t.layout.generation(was.Generation).Join(MetadataName), t.opts.Relocations)
+	hold, _, err := standingHold(ctx, t.store, t.layout)
+	if err != nil || hold != nil && hold.Generation == now.Generation {
+		return 0, err
+	}
+	_, err = prove(ctx, t.store, t.layout.generation(was.Generation).Join(MetadataName), t.opts.Relocations)
 	if as[*DamagedError](err) || errors.Is(err, blobstore.ErrNotExist) {
 		return max(was.Lost, was.Checkpoint.ID), nil
 	}

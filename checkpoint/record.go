@@ -281,12 +281,19 @@ func (r Record) succeeds(before Record) Record {
 // next is the number that a new generation gets.
 func (r Record) next() int64 { return max(sequenceOf(r.Generation), r.Highest) + 1 }
 
-// waiting is the run that restored from the pin and has nothing pinned yet.
+// waiting is the run that restored from the pin and has nothing pinned yet. One that
+// has, and was rolled back over, is among the previous ones.
 func (r Record) waiting() *Seen {
-	if r.Seen == nil || r.Seen.is(r.Run) {
+	if r.Seen == nil || r.Seen.is(r.Run) || slices.ContainsFunc(r.Previous, r.Seen.is) {
 		return nil
 	}
 	return r.Seen
+}
+
+// isCurrent reports whether a run that restored this checkpoint from the pin goes on
+// with it: what is published, or was and could not be put back.
+func (r Record) isCurrent(id int64) bool {
+	return id == r.Checkpoint.ID || id == r.Lost && id > r.Checkpoint.ID
 }
 
 // errNoRecord: what stands where a record should is none.

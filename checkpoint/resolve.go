@@ -119,6 +119,7 @@ type finder struct {
 	opts   ResolveOptions
 
 	record Record // of what is published, as far as it can be read
+	told   bool   // by pin.json: then it says what was rolled back
 	lost   error  // why the constant path does not restore, where there is something that does
 	result Resolved
 }
@@ -142,6 +143,7 @@ func (f *finder) pin(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
+	f.told = f.record.Generation != ""
 	f.result.Lineage = f.record.lineage()
 	snap, err := prove(ctx, f.store, f.layout.Metadata, f.opts.Relocations)
 	if errors.Is(err, blobstore.ErrNotExist) || as[*DamagedError](err) {
@@ -158,9 +160,10 @@ func (f *finder) pin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		was := f.record
 		f.record = Record{}
 		if found != nil {
-			f.record = *found
+			f.record = found.succeeds(was)
 		}
 		f.result.Lineage = f.record.lineage()
 	}

@@ -178,18 +178,21 @@ func (r *rollback) once(ctx context.Context) error {
 		if err := r.proveHeld(ctx, snap, holdNow); err != nil {
 			return err
 		}
-		obj, err := putBytes(ctx, store, layout.Metadata, snap.Bytes(), unchanged(cur.object))
-		if errors.Is(err, blobstore.ErrPrecondition) {
-			obj, err = r.tick.lostRace(ctx, target)
-		}
-		if err != nil {
-			return err
-		}
+	}
+	// Also where it stands: a tick that is at work has looked for holds before.
+	obj, err := putBytes(ctx, store, layout.Metadata, snap.Bytes(), unchanged(cur.object))
+	if errors.Is(err, blobstore.ErrPrecondition) {
+		obj, err = r.tick.lostRace(ctx, target)
+	}
+	if err != nil {
+		return err
+	}
+	if !stands {
 		cur.record = target.succeeds(cur.record)
-		cur.record.Metadata.Tag = obj.Tag
-		if err := r.tick.putRecord(ctx, &cur); err != nil {
-			r.tick.warn("published, but not described: %v; the next tick mends it", err)
-		}
+	}
+	cur.record.Metadata.Tag = obj.Tag
+	if err := r.tick.putRecord(ctx, &cur); err != nil {
+		r.tick.warn("published, but not described: %v; the next tick mends it", err)
 	}
 	r.out.Result = ResultRolledBack
 	return nil
@@ -289,12 +292,15 @@ func (r *rollback) proveHeld(ctx context.Context, snap *Snapshot, hold blobstore
 	if err != nil {
 		return err
 	}
-	listed[hold.URI.Base()] = hold // by which a collection that was killed is known as such
+	now := hold.ModTime // by which a collection that was killed is known as such
+	if now.IsZero() {   // the service did not say
+		now = youngest(listed)
+	}
 	names := map[string]bool{}
 	for _, f := range files {
 		names[f.Location.Base()] = true
 	}
-	threatened, err := d.threatened(ctx, listed, names)
+	threatened, err := d.threatened(ctx, listed, names, now)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -213,6 +214,33 @@ func TestARollbackThatCannotBe(t *testing.T) {
 	deleteBelow(t, x.store, app)
 	_, err = Rollback(t.Context(), x.store, app, RollbackOptions{})
 	require.ErrorIs(t, err, ErrNoPin)
+}
+
+// What is published may be put on hold, too. A tick that is at work by then does not
+// publish over it, where the store's tags tell.
+func TestARollbackToWhatIsPublishedStopsATick(t *testing.T) {
+	x := newLab(t, 4)
+	x.pinned(5)
+	x.job.completes(6)
+	var once sync.Once
+	store := hook(x.store, func(op string, u blobstore.URI, do func() error) error {
+		if op == "put" && u.Within(LayoutOf(app).Generations) {
+			once.Do(func() {
+				_, err := Rollback(t.Context(), x.store, app, RollbackOptions{Generation: "chk-5", Reason: "investigating"})
+				require.NoError(t, err)
+			})
+		}
+		return do()
+	})
+	before := readRecord(t, x.store, LayoutOf(app))
+	_, err := Pin(t.Context(), store, app, x.job, PinOptions{Sleep: noSleep})
+	var held *HeldError
+	require.ErrorAs(t, err, &held)
+	require.Contains(t, held.Reason, "investigating")
+	x.job.requireRestores(app, 5)
+	after := readRecord(t, x.store, LayoutOf(app))
+	after.Metadata.Tag = before.Metadata.Tag
+	require.Equal(t, before, after)
 }
 
 // A collection that is at work on the generation may need a while; a rollback

@@ -122,7 +122,7 @@ func (d *delivery) deliver(ctx context.Context, files []stateFile, copies []*sta
 		if err != nil {
 			return Report{}, more, err
 		}
-		threatened, err := d.threatened(ctx, listed, relied)
+		threatened, err := d.threatened(ctx, listed, relied, clockBy(copied, listed))
 		if err != nil {
 			return Report{}, more, err
 		}

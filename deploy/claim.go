@@ -86,7 +86,8 @@ func (c *claim) take(ctx context.Context, r record, patience time.Duration) erro
 	return c.write(ctx, func(mine *record) { *mine = r })
 }
 
-// write changes the record, if it is still the last one written.
+// write changes the record, if it is still the last one written. One of the same
+// run is: the answer to an earlier write, or to the first try of this one, was lost.
 func (c *claim) write(ctx context.Context, change func(*record)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,8 +98,15 @@ func (c *claim) write(ctx context.Context, change func(*record)) error {
 	if err != nil {
 		return err
 	}
-	opts := blobstore.PutOptions{IfAbsent: c.tag == "", IfTag: c.tag}
-	obj, err := c.store.Put(ctx, c.at, bytes.NewReader(data), opts)
+	put := func(tag string) (blobstore.Object, error) {
+		return c.store.Put(ctx, c.at, bytes.NewReader(data), blobstore.PutOptions{IfAbsent: tag == "", IfTag: tag})
+	}
+	obj, err := put(c.tag)
+	if errors.Is(err, blobstore.ErrPrecondition) {
+		if tag := c.writtenBy(ctx, next.Run); tag != "" {
+			obj, err = put(tag)
+		}
+	}
 	if errors.Is(err, blobstore.ErrPrecondition) {
 		return fmt.Errorf("%w: %s was written by another", ErrOtherDeploy, c.at)
 	}
@@ -107,6 +115,16 @@ func (c *claim) write(ctx context.Context, change func(*record)) error {
 	}
 	c.tag, c.record = obj.Tag, next
 	return nil
+}
+
+// writtenBy is the tag of the claim if this run wrote it, "" else.
+func (c *claim) writtenBy(ctx context.Context, run string) string {
+	data, obj, err := blobstore.ReadAll(ctx, c.store, c.at, maxManifest)
+	var there record
+	if err != nil || yaml.Unmarshal(data, &there) != nil || there.Run != run {
+		return ""
+	}
+	return obj.Tag
 }
 
 // hold writes the claim again and again, until release. The context ends when the

@@ -74,6 +74,9 @@ type Outcome struct {
 	Warnings []string
 }
 
+// endedFor is how long a deploy that has failed tries to say so.
+const endedFor = 10 * time.Second
+
 // maxManifest bounds what is read into memory.
 const maxManifest = 16 << 20
 
@@ -271,7 +274,9 @@ func (d *Deployer) Deploy(ctx context.Context, wanted Manifest) (Outcome, error)
 		return p.Outcome, lost
 	case err != nil:
 		// Without this, the next deploy has to wait whether this one is still at work.
-		_ = mine.write(context.WithoutCancel(ctx), func(r *record) { r.Ended = true })
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endedFor)
+		defer cancel()
+		_ = mine.write(ending, func(r *record) { r.Ended = true })
 		return p.Outcome, err
 	}
 	return p.Outcome, mine.drop(ctx)
@@ -401,9 +406,13 @@ func (d *Deployer) confirm(ctx context.Context, p *plan, started Manifest, is fu
 		return &StartError{p.Restore.String(), err}
 	}
 	p.JobID = job.ID
-	opts := blobstore.PutOptions{IfAbsent: p.stored == nil, IfTag: p.tag}
-	_, err = d.Store.Put(ctx, d.storedAt(started.Name), bytes.NewReader(started.Encode()), opts)
+	at, data := d.storedAt(started.Name), started.Encode()
+	_, err = d.Store.Put(ctx, at, bytes.NewReader(data), blobstore.PutOptions{IfAbsent: p.stored == nil, IfTag: p.tag})
 	if errors.Is(err, blobstore.ErrPrecondition) {
+		there, _, readErr := blobstore.ReadAll(ctx, d.Store, at, maxManifest)
+		if readErr == nil && bytes.Equal(there, data) { // by this very write, its answer lost
+			return nil
+		}
 		return fmt.Errorf("%w: %w", ErrOtherDeploy, err)
 	}
 	return err

@@ -151,7 +151,15 @@ func (j Job) Choose(ctx context.Context) (flinkrest.Job, error) {
 // statistics can be a savepoint.
 func (j Job) Latest(stats flinkrest.Checkpoints) (*checkpoint.Latest, error) {
 	var newest *flinkrest.Checkpoint
-	for _, c := range []*flinkrest.Checkpoint{stats.LatestCompleted, stats.LatestSavepoint} {
+	candidates := []*flinkrest.Checkpoint{stats.LatestCompleted, stats.LatestSavepoint}
+	if c := stats.LatestCompleted; c != nil && c.Savepoint { // in the place of a checkpoint
+		for i := range stats.History {
+			if c := &stats.History[i]; c.Status == flinkrest.CheckpointCompleted && !c.Discarded {
+				candidates = append(candidates, c)
+			}
+		}
+	}
+	for _, c := range candidates {
 		if c == nil || c.Savepoint && !j.IncludeSavepoints {
 			continue
 		}

@@ -63,3 +63,30 @@ func TestStoppedJobIsPinnedWithoutItsJobManager(t *testing.T) {
 	assert.Equal(t, savepoint.String(), pinned.Source)
 	assert.Contains(t, stopped.Seen.Run.Folder, filepath.ToSlash(run), "its descendants are known by it")
 }
+
+// An older savepoint that completes after a newer one stands where the statistics have the newest checkpoint. That is
+// in their history still.
+func TestCheckpointBehindASavepoint(t *testing.T) {
+	at := func(id int64, savepoint, discarded bool) *flinkrest.Checkpoint {
+		return &flinkrest.Checkpoint{ID: id, Status: flinkrest.CheckpointCompleted, Savepoint: savepoint, Discarded: discarded, ExternalPath: "s3://lake/flink/chk"}
+	}
+	failed := at(10, false, false)
+	failed.Status, failed.ExternalPath = flinkrest.CheckpointFailed, ""
+	stats := flinkrest.Checkpoints{LatestCompleted: at(8, true, false), LatestSavepoint: at(9, true, false)}
+	for _, c := range []*flinkrest.Checkpoint{failed, stats.LatestSavepoint, stats.LatestCompleted, at(7, false, false), at(6, false, true)} {
+		stats.History = append(stats.History, *c)
+	}
+	latest, err := flinkjob.Job{}.Latest(stats)
+	require.NoError(t, err)
+	require.NotNil(t, latest)
+	assert.EqualValues(t, 7, latest.ID)
+
+	latest, err = flinkjob.Job{IncludeSavepoints: true}.Latest(stats)
+	require.NoError(t, err)
+	assert.EqualValues(t, 9, latest.ID)
+
+	stats.History = stats.History[:3]
+	latest, err = flinkjob.Job{}.Latest(stats)
+	require.NoError(t, err)
+	assert.Nil(t, latest)
+}

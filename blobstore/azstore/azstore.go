@@ -24,11 +24,6 @@
 // Copy make those above an object, Delete leaves them, and a name is an object or
 // a folder, not both. Rights given by access control lists count for token
 // credentials only.
-//
-// # Limits
-//
-// Put and Copy are atomic, with one exception: a copy of more than 256 MiB onto an
-// object that exists removes that object when it starts.
 package azstore
 
 import (
@@ -76,6 +71,11 @@ type Config struct {
 	// 50,000.
 	UploadBlockSize int64
 
+	// CopyBlockSize is the size of the blocks in which an object of more than 256 MiB is
+	// copied onto one that exists. 0 means 100 MiB. They are larger where it would have
+	// more than 50,000.
+	CopyBlockSize int64
+
 	PageSize int32 // of listings; 0 is the service's 5,000 names
 
 	// PollInterval is the time between the first two looks at a copy that the
@@ -111,6 +111,9 @@ type Store struct {
 func New(config Config) *Store {
 	if config.UploadBlockSize == 0 {
 		config.UploadBlockSize = 8 << 20
+	}
+	if config.CopyBlockSize == 0 {
+		config.CopyBlockSize = 100 << 20
 	}
 	if config.PollInterval == 0 {
 		config.PollInterval = 250 * time.Millisecond

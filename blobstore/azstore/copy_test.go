@@ -1,12 +1,16 @@
 package azstore_test
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -19,7 +23,11 @@ import (
 func copiesNow(r *http.Request) bool { return r.Header.Get("x-ms-requires-sync") == "true" }
 
 func copiesInBackground(r *http.Request) bool {
-	return r.Header.Get("x-ms-copy-source") != "" && !copiesNow(r)
+	return r.Header.Get("x-ms-copy-source") != "" && !copiesNow(r) && !copiesBlock(r)
+}
+
+func copiesBlock(r *http.Request) bool {
+	return r.Header.Get("x-ms-copy-source") != "" && r.URL.Query().Get("comp") == "block"
 }
 
 func steps(requests []faults.Request) (steps []string) {
@@ -29,6 +37,10 @@ func steps(requests []faults.Request) (steps []string) {
 			steps = append(steps, "abort")
 		case r.Header.Get("X-Ms-Requires-Sync") == "true":
 			steps = append(steps, "copy now")
+		case r.Header.Get("X-Ms-Copy-Source") != "" && r.Query.Get("comp") == "block":
+			steps = append(steps, "copy block")
+		case r.Query.Get("comp") == "blocklist":
+			steps = append(steps, "commit")
 		case r.Header.Get("X-Ms-Copy-Source") != "":
 			steps = append(steps, "copy in background")
 		default:
@@ -126,6 +138,86 @@ func TestCopyFails(t *testing.T) {
 	}
 }
 
+// What a copy in the background replaces is gone from its beginning, and for good if
+// it fails: what another chkpin may have published already is replaced at once, by a
+// copy in blocks.
+func TestCopyOntoAnObject(t *testing.T) {
+	t.Parallel()
+	proxy := faults.Start(t, azurite.URL)
+	config := configFor(proxy.URL)
+	config.CopyBlockSize = 3
+	store, root := azstore.New(config), folder()
+	for _, name := range []string{"source", "target"} {
+		_, err := put(t, store, root.Join(name), map[string]string{"source": "content", "target": "before"}[name], blobstore.PutOptions{})
+		require.NoError(t, err)
+	}
+	proxy.Requests()
+
+	proxy.Inject(1, copiesNow, faults.Answer(409, "InvalidSourceBlobSize"))
+	proxy.Inject(3, copiesBlock, copyBlock(t, root.Join("target").Key()))
+	obj, err := store.Copy(t.Context(), root.Join("target"), root.Join("source"))
+	require.NoError(t, err)
+	assert.EqualValues(t, len("content"), obj.Size)
+	requests := slices.DeleteFunc(proxy.Requests(), func(r faults.Request) bool { return r.Method == http.MethodGet }) // the service's own
+	require.Equal(t, []string{"copy now", "copy in background", "HEAD", "copy block", "copy block", "copy block", "commit"}, steps(requests))
+	assert.Equal(t, "*", requests[1].Header.Get("If-None-Match"))
+	for _, r := range requests[3:6] {
+		assert.NotEmpty(t, r.Header.Get("X-Ms-Source-If-Match"), "the source must not change between blocks")
+	}
+	now, err := store.Stat(t.Context(), root.Join("target"))
+	require.NoError(t, err)
+	assert.Equal(t, now.Tag, obj.Tag)
+	assert.Equal(t, "content", read(t, store, root.Join("target")))
+
+	// Where the service copies no blocks, as Azurite, or a firewall shuts it out, the
+	// bytes stream.
+	config.CopyBlockSize = 0
+	store = azstore.New(config)
+	for _, refusal := range []faults.Fault{faults.Answer(501, "NotImplemented"), faults.Answer(403, "AuthorizationFailure")} {
+		proxy.Requests()
+		proxy.Inject(1, copiesNow, faults.Answer(409, "InvalidSourceBlobSize"))
+		proxy.Inject(1, copiesBlock, refusal)
+		_, err = store.Copy(t.Context(), root.Join("target"), root.Join("source"))
+		require.NoError(t, err)
+		assert.Equal(t, []string{"copy now", "copy in background", "HEAD", "copy block", "GET", "PUT"}, steps(proxy.Requests()))
+	}
+
+	// So they do where the service does not say how many there are.
+	proxy.Requests()
+	proxy.Inject(1, copiesNow, faults.Answer(409, "InvalidSourceBlobSize"))
+	proxy.Inject(1, faults.Method(http.MethodHead), faults.InChunks)
+	_, err = store.Copy(t.Context(), root.Join("target"), root.Join("source"))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"copy now", "copy in background", "HEAD", "GET", "PUT"}, steps(proxy.Requests()))
+
+	// A source that vanishes leaves the target as it was.
+	proxy.Inject(1, copiesNow, faults.Answer(409, "InvalidSourceBlobSize"))
+	_, err = store.Copy(t.Context(), root.Join("target"), root.Join("nothing"))
+	require.ErrorIs(t, err, blobstore.ErrNotExist)
+	assert.Equal(t, "content", read(t, store, root.Join("target")))
+}
+
+// copyBlock does for Azurite, which cannot, what the service does when it is asked
+// to copy a block.
+func copyBlock(t *testing.T, key string) faults.Fault {
+	return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		get, err := http.NewRequestWithContext(r.Context(), http.MethodGet, r.Header.Get("x-ms-copy-source"), nil)
+		assert.NoError(t, err)
+		get.Header.Set("Range", r.Header.Get("x-ms-source-range"))
+		answer, err := http.DefaultClient.Do(get)
+		if !assert.NoError(t, err) {
+			return
+		}
+		defer answer.Body.Close()
+		block, err := io.ReadAll(answer.Body)
+		assert.NoError(t, err)
+		assert.Equal(t, http.StatusPartialContent, answer.StatusCode, "%s", block)
+		_, err = others(t).NewBlockBlobClient(key).StageBlock(r.Context(), r.URL.Query().Get("blockid"), streaming.NopCloser(bytes.NewReader(block)), nil)
+		assert.NoError(t, err)
+		w.WriteHeader(http.StatusCreated)
+	}
+}
+
 // A copy that pends is waited for, and its size is known then.
 func TestPendingCopy(t *testing.T) {
 	t.Parallel()
@@ -149,6 +241,8 @@ func TestPendingCopyFails(t *testing.T) {
 	}{
 		"the service gives up": {faults.Headers("x-ms-copy-status", "failed", "x-ms-copy-status-description", "500 InternalServerError"),
 			nil, "failed: 500 InternalServerError", "HEAD"},
+		"the source is deleted": {faults.Headers("x-ms-copy-status", "failed", "x-ms-copy-status-description", `404 BlobNotFound "Copy failed when reading the source."`),
+			blobstore.ErrNotExist, "failed: 404 BlobNotFound", "HEAD"},
 		"somebody aborts it":  {faults.Headers("x-ms-copy-status", "aborted"), nil, "aborted", "HEAD"},
 		"it cannot be seen":   {faults.Answer(403, "AuthorizationPermissionMismatch"), blobstore.ErrPermission, "AuthorizationPermissionMismatch", "abort"},
 		"the target vanishes": {faults.Answer(404, "BlobNotFound"), blobstore.ErrNotExist, "BlobNotFound", "abort"},

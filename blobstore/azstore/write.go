@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -18,6 +19,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/internal/parts"
@@ -77,7 +79,7 @@ func putBlocks(ctx context.Context, b *blockblob.Client, u blobstore.URI, body *
 			p.Release()
 			break
 		}
-		id := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s-%05d", upload, len(ids)))
+		id := blockID(upload, len(ids))
 		sum, err := md5Of(p.Body)
 		if err == nil {
 			_, err = b.StageBlock(ctx, id, streaming.NopCloser(p.Body), &blockblob.StageBlockOptions{TransactionalValidation: sum})
@@ -90,6 +92,10 @@ func putBlocks(ctx context.Context, b *blockblob.Client, u blobstore.URI, body *
 	}
 	out, err := b.CommitBlockList(ctx, ids, &blockblob.CommitBlockListOptions{AccessConditions: conditions})
 	return describe(u, &size, out.LastModified, out.ETag), err
+}
+
+func blockID(upload string, n int) string {
+	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s-%05d", upload, n))
 }
 
 // md5Of reads a body and goes back to its beginning.
@@ -127,8 +133,10 @@ func unmet(err error, opts blobstore.PutOptions) error {
 
 // Copy implements [blobstore.Store] on the server within an account: with Copy
 // Blob From URL, one request for up to 256 MiB, and for more with Copy Blob, which
-// goes on in the background and is waited for. What the service refuses to copy,
-// and what comes from another account, streams.
+// goes on in the background and is waited for. That would remove what stands there
+// when it starts, so an object that exists is replaced block by block, with Put Block
+// From URL. What the service refuses to copy, and what comes from another account,
+// streams.
 func (s *Store) Copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Object, error) {
 	obj, err := s.copy(ctx, dst, src)
 	if err != nil {
@@ -157,6 +165,11 @@ func (s *Store) copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Obj
 	}
 	if refused(err) || denied(err) { // a firewall shuts out the service, too, when it reads in its own name
 		obj, err = s.copyInBackground(ctx, to, dst, src)
+		if exists(err) {
+			if obj, err = s.copyBlocks(ctx, to, dst, src); denied(err) {
+				return s.stream(ctx, dst, src)
+			}
+		}
 	}
 	if refused(err) {
 		return s.stream(ctx, dst, src)
@@ -191,25 +204,31 @@ func statusOf(err error) int {
 // service reads the source in its own name, so that has to carry a permission,
 // even within an account.
 func (s *Store) copyNow(ctx context.Context, a *account, dst, src blobstore.URI) (blobstore.Object, error) {
-	source := a.blob(src).URL() // with the SAS, where that is what opens the account
-	var opts blob.CopyFromURLOptions
+	source, token, err := a.source(ctx, src)
+	if err != nil {
+		return blobstore.Object{}, err
+	}
+	out, err := a.blob(dst).CopyFromURL(ctx, source, &blob.CopyFromURLOptions{CopySourceAuthorization: token})
+	return describe(dst, nil, out.LastModified, out.ETag), err
+}
+
+// source is the URL by which the service reads a blob, and the token for it, nil
+// where the URL has the permission in itself.
+func (a *account) source(ctx context.Context, u blobstore.URI) (url string, authorization *string, err error) {
+	url = a.blob(u).URL() // with the SAS, where that is what opens the account
 	switch {
 	case a.key != nil:
-		permission, err := a.permission(src)
-		if err != nil {
-			return blobstore.Object{}, err
-		}
-		source += "?" + permission
+		permission, err := a.permission(u)
+		return url + "?" + permission, nil, err
 	case a.token != nil:
 		token, err := a.token.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}})
 		if err != nil {
-			return blobstore.Object{}, err
+			return "", nil, err
 		}
 		bearer := "Bearer " + token.Token
-		opts.CopySourceAuthorization = &bearer
+		return url, &bearer, nil
 	}
-	out, err := a.blob(dst).CopyFromURL(ctx, source, &opts)
-	return describe(dst, nil, out.LastModified, out.ETag), err
+	return url, nil, nil
 }
 
 // permission is a shared access signature for reading one blob within the hour.
@@ -223,11 +242,11 @@ func (a *account) permission(u blobstore.URI) (string, error) {
 	return signed.Encode(), err
 }
 
-// copyInBackground starts a copy and waits for it. Within an account the request's
-// own rights count for the source, too.
+// copyInBackground starts a copy to where nothing is, and waits for it. Within an
+// account the request's own rights count for the source, too.
 func (s *Store) copyInBackground(ctx context.Context, a *account, dst, src blobstore.URI) (blobstore.Object, error) {
 	b := a.blob(dst)
-	out, err := b.StartCopyFromURL(ctx, a.blob(src).URL(), nil)
+	out, err := b.StartCopyFromURL(ctx, a.blob(src).URL(), &blob.StartCopyFromURLOptions{AccessConditions: conditions(blobstore.PutOptions{IfAbsent: true})})
 	if err != nil {
 		return blobstore.Object{}, err
 	}
@@ -246,9 +265,60 @@ func (s *Store) copyInBackground(ctx context.Context, a *account, dst, src blobs
 		if ended.CopyStatusDescription != nil {
 			why = ": " + *ended.CopyStatusDescription
 		}
-		return blobstore.Object{}, fmt.Errorf("the service did not complete the copy (%s%s)", *ended.CopyStatus, why)
+		err := fmt.Errorf("the service did not complete the copy (%s%s)", *ended.CopyStatus, why)
+		if strings.HasPrefix(why, ": 404 ") { // what reading the source was answered with
+			err = fmt.Errorf("%w: %w", blobstore.ErrNotExist, err)
+		}
+		return blobstore.Object{}, err
 	}
 	return describe(dst, ended.ContentLength, ended.LastModified, ended.ETag), nil
+}
+
+// exists reports whether a request was refused because there is such a blob.
+func exists(err error) bool {
+	return bloberror.HasCode(err, bloberror.BlobAlreadyExists, bloberror.ConditionNotMet, bloberror.TargetConditionNotMet)
+}
+
+// blocksInFlight bounds the blocks of one copy under way at once.
+const blocksInFlight = 16
+
+// copyBlocks copies a blob range by range, and puts the whole in the place of what
+// stands there with its last request. It must stay the same blob: a source that
+// changes meanwhile fails the copy.
+func (s *Store) copyBlocks(ctx context.Context, a *account, dst, src blobstore.URI) (blobstore.Object, error) {
+	from, err := a.blob(src).GetProperties(ctx, nil)
+	if err != nil {
+		return blobstore.Object{}, err
+	}
+	if from.ContentLength == nil {
+		return s.stream(ctx, dst, src)
+	}
+	size := *from.ContentLength
+	each := max(s.config.CopyBlockSize, parts.Least(size, maxBlocks))
+	ids, upload := make([]string, parts.Least(size, each)), rand.Text()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(blocksInFlight)
+	for i := range ids {
+		ids[i] = blockID(upload, i)
+		g.Go(func() error {
+			source, token, err := a.source(gctx, src) // anew for each, as permissions expire
+			if err != nil {
+				return err
+			}
+			offset := int64(i) * each
+			_, err = a.blob(dst).StageBlockFromURL(gctx, ids[i], source, &blockblob.StageBlockFromURLOptions{
+				CopySourceAuthorization:        token,
+				Range:                          blob.HTTPRange{Offset: offset, Count: min(each, size-offset)},
+				SourceModifiedAccessConditions: &blob.SourceModifiedAccessConditions{SourceIfMatch: from.ETag},
+			})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return blobstore.Object{}, err
+	}
+	out, err := a.blob(dst).CommitBlockList(ctx, ids, nil)
+	return describe(dst, &size, out.LastModified, out.ETag), err
 }
 
 // settled waits until no copy onto a blob is under way.

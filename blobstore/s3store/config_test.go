@@ -2,6 +2,7 @@ package s3store_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -130,6 +133,65 @@ func TestNoCredentials(t *testing.T) {
 		assert.Contains(t, hinted.Hint(), "AWS_ACCESS_KEY_ID")
 	}
 }
+
+// A tick begins with several calls at once. All of them learn where the bucket is.
+func TestBucketInAnotherRegionForCallsAtOnce(t *testing.T) {
+	withoutEnvironment(t)
+	const calls = 3
+	var sent sync.WaitGroup
+	sent.Add(calls)
+	store := s3store.New(s3store.Config{AccessKey: "AKIA", SecretKey: "hush", Region: "us-east-1", Transport: send(func(r *http.Request) *http.Response {
+		if strings.Contains(r.URL.Host, "eu-central-1") {
+			return response(r, http.StatusOK, "")
+		}
+		sent.Done()
+		sent.Wait()
+		answer := response(r, http.StatusMovedPermanently, "")
+		answer.Header.Set("X-Amz-Bucket-Region", "eu-central-1")
+		return answer
+	})})
+	var done sync.WaitGroup
+	for range calls {
+		done.Go(func() {
+			_, err := store.Stat(t.Context(), blobstore.MustParse("s3://bucket/a"))
+			assert.NoError(t, err)
+		})
+	}
+	done.Wait()
+}
+
+// Nobody waits long for the end of an upload that has failed: a service that does not answer would hold up a tick
+// that is over, or a process that was told to end.
+func TestAbortIsNotWaitedForLong(t *testing.T) {
+	withoutEnvironment(t)
+	synctest.Test(t, func(t *testing.T) {
+		store := s3store.New(s3store.Config{AccessKey: "AKIA", SecretKey: "hush", Region: "eu-west-1", UploadPartSize: 1 << 10, Transport: silent(http.MethodDelete)})
+		broken := errors.New("the source broke off")
+		began := time.Now()
+		_, err := store.Put(t.Context(), blobstore.MustParse("s3://bucket/a"), io.MultiReader(bytes.NewReader(make([]byte, 3<<10)), errorReader{broken}), blobstore.PutOptions{})
+		require.ErrorContains(t, err, broken.Error())
+		assert.LessOrEqual(t, time.Since(began), 10*time.Second)
+	})
+}
+
+// silent never answers requests with this method.
+type silent string
+
+func (s silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == string(s) {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	if r.Body != nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+	return response(r, http.StatusOK, "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"), nil
+}
+
+// send answers requests in the place of the network, many at once.
+type send func(r *http.Request) *http.Response
+
+func (s send) RoundTrip(r *http.Request) (*http.Response, error) { return s(r), nil }
 
 // A bucket in another region than configured is found once and remembered.
 func TestBucketElsewhere(t *testing.T) {

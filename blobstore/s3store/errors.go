@@ -118,6 +118,8 @@ func conditionOf(op, code string, status int) (hint string, condition error) {
 	switch code {
 	case "NoSuchBucket":
 		return "create the bucket, or check its name and the endpoint", blobstore.ErrContainer
+	case "NoSuchUpload": // no object is missing
+		return "the upload ended before its parts were joined, or had been joined and the answer was lost; try again", nil
 	case "RequestTimeTooSkewed":
 		return "the clock of this machine is wrong by more than 15 minutes", nil
 	case "PermanentRedirect", "AuthorizationHeaderMalformed":

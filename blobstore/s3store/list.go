@@ -92,7 +92,7 @@ func (l *listing) yield(page *s3.ListObjectsV2Output, yield func(blobstore.Objec
 		if name == "" || strings.HasSuffix(name, "/") {
 			continue
 		}
-		obj := blobstore.Object{URI: l.dir.Join(name), Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), Tag: aws.ToString(o.ETag)}
+		obj := blobstore.Object{URI: l.dir.Join(name), Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified), Tag: tagOf(o.ETag)}
 		if !yield(obj, nil) {
 			return false
 		}

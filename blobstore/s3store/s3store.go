@@ -17,6 +17,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -151,14 +152,14 @@ func (c Config) sdkLogger() logging.Logger {
 // those that many copies at once have opened, again and again.
 func keepConnections(t *http.Transport) { t.MaxIdleConnsPerHost = t.MaxIdleConns }
 
-// client returns the client for a bucket's region.
-func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
+// client returns the client for a bucket's region, and that region.
+func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.base == nil { // what fails is tried again by the next call
 		base, err := s.config.load(context.WithoutCancel(ctx))
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		s.base = &base
 	}
@@ -167,7 +168,7 @@ func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
 		region = s.base.Region
 	}
 	if c := s.clients[region]; c != nil {
-		return c, nil
+		return c, region, nil
 	}
 	c := s3.NewFromConfig(*s.base, func(o *s3.Options) {
 		o.Region = region
@@ -180,36 +181,33 @@ func (s *Store) client(ctx context.Context, bucket string) (*s3.Client, error) {
 		}
 	})
 	s.clients[region] = c
-	return c, nil
+	return c, region, nil
 }
 
 // call runs one request on the client of u's bucket. A bucket that turns out to
 // be in another region is remembered, and the request repeated there.
 func (s *Store) call(ctx context.Context, op string, u blobstore.URI, request func(*s3.Client) error) error {
 	for moved := false; ; moved = true {
-		client, err := s.client(ctx, u.Container())
+		client, asked, err := s.client(ctx, u.Container())
 		if err == nil {
 			err = request(client)
 		}
 		if err == nil {
 			return nil
 		}
-		if region := regionOf(err); region != "" && !moved && s.move(u.Container(), region) {
+		if region := regionOf(err); region != "" && region != asked && !moved && s.config.Endpoint == "" {
+			s.move(u.Container(), region)
 			continue
 		}
 		return &blobstore.Error{Op: op, URI: u, Err: explain(ctx, op, err)}
 	}
 }
 
-// move notes a bucket's region and reports whether it is a new one.
-func (s *Store) move(bucket, region string) bool {
+// move notes a bucket's region.
+func (s *Store) move(bucket, region string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.config.Endpoint != "" || s.regions[bucket] == region {
-		return false
-	}
 	s.regions[bucket] = region
-	return true
 }
 
 func (s *Store) payer() types.RequestPayer {
@@ -235,7 +233,7 @@ func (s *Store) Stat(ctx context.Context, u blobstore.URI) (blobstore.Object, er
 		}
 		out, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
 		if err == nil {
-			obj = blobstore.Object{URI: u, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), Tag: aws.ToString(out.ETag)}
+			obj = describe(u, out.ContentLength, out.LastModified, out.ETag)
 		}
 		return err
 	})
@@ -253,12 +251,26 @@ func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobs
 		out, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
 		if err == nil {
 			body = out.Body
-			obj = blobstore.Object{URI: u, Size: aws.ToInt64(out.ContentLength), ModTime: aws.ToTime(out.LastModified), Tag: aws.ToString(out.ETag)}
+			obj = describe(u, out.ContentLength, out.LastModified, out.ETag)
 		}
 		return err
 	})
 	return body, obj, err
 }
+
+// describe is an object as an answer's headers tell of it. What comes in chunks,
+// as from behind some proxies, does not say its length.
+func describe(u blobstore.URI, size *int64, modified *time.Time, tag *string) blobstore.Object {
+	obj := blobstore.Object{URI: u, Size: -1, ModTime: aws.ToTime(modified), Tag: tagOf(tag)}
+	if size != nil {
+		obj.Size = *size
+	}
+	return obj
+}
+
+// tagOf is an ETag as a condition wants it: a proxy that may change how a body is
+// sent calls it weak, and no weak one meets If-Match.
+func tagOf(etag *string) string { return strings.TrimPrefix(aws.ToString(etag), "W/") }
 
 // Delete implements [blobstore.Store].
 func (s *Store) Delete(ctx context.Context, u blobstore.URI) error {

@@ -197,6 +197,39 @@ func TestBodyBreaksOff(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
+// An answer in chunks does not say how long it is.
+func TestAnswerInChunks(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	_, err := put(t, store, root.Join("a"), "body", blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.InChunks)
+	assert.Equal(t, "body", read(t, store, root.Join("a")))
+	proxy.Inject(1, faults.Method(http.MethodHead), faults.InChunks)
+	obj, err := store.Stat(t.Context(), root.Join("a"))
+	require.NoError(t, err)
+	assert.EqualValues(t, -1, obj.Size)
+}
+
+// A proxy may call tags weak, which by the rules of HTTP meet no condition of a Put.
+func TestWeakTags(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	strong, err := put(t, store, root.Join("a"), "old", blobstore.PutOptions{})
+	require.NoError(t, err)
+	weak := faults.Headers("ETag", "W/"+strong.Tag)
+	proxy.Inject(1, faults.Method(http.MethodHead), weak)
+	obj, err := store.Stat(t.Context(), root.Join("a"))
+	require.NoError(t, err)
+	assert.Equal(t, strong.Tag, obj.Tag)
+	proxy.Inject(1, faults.Method(http.MethodGet), weak)
+	_, obj, err = blobstore.ReadAll(t.Context(), store, root.Join("a"), 0)
+	require.NoError(t, err)
+	assert.Equal(t, strong.Tag, obj.Tag)
+	_, err = put(t, store, root.Join("a"), "new", blobstore.PutOptions{IfTag: obj.Tag})
+	require.NoError(t, err)
+}
+
 // A request that a service takes and never answers is tried again, and an answer
 // that stops is an error.
 func TestSilence(t *testing.T) {
@@ -283,6 +316,48 @@ func TestFailedPartsAreAborted(t *testing.T) {
 	last := requests[len(requests)-1]
 	assert.Equal(t, http.MethodDelete, last.Method)
 	assert.True(t, last.Query.Has("uploadId"))
+}
+
+// The answer to the last request of a copy in parts is lost, and a service that has
+// done what it was asked says that there is no such upload any more: nothing is
+// missing, as it would be if Flink had deleted the source.
+func TestLostAnswerOfACopyInParts(t *testing.T) {
+	t.Parallel()
+	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.CopyPartSize = 5 << 20
+	store := s3store.New(config)
+	src := blobstore.MustParse("s3://bucket/app/large")
+	_, err := store.Put(t.Context(), src, bytes.NewReader(make([]byte, 6<<20)), blobstore.PutOptions{})
+	require.NoError(t, err)
+	last := func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploadId") }
+	proxy.Inject(1, last, faults.Lost)
+	proxy.Inject(1, last, faults.Answer(404, "NoSuchUpload"))
+	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	require.ErrorContains(t, err, "NoSuchUpload")
+	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
+}
+
+// What a service leaves out of its answers is an error, and no reason to break down.
+func TestCopyInPartsWithPoorAnswers(t *testing.T) {
+	t.Parallel()
+	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.CopyPartSize = 5 << 20
+	store := s3store.New(config)
+	src := blobstore.MustParse("s3://bucket/app/large")
+	_, err := store.Put(t.Context(), src, bytes.NewReader(make([]byte, 6<<20)), blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, faults.Method(http.MethodHead), faults.InChunks)
+	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	require.ErrorContains(t, err, "does not say how large")
+	proxy.Inject(1, func(r *http.Request) bool { return r.URL.Query().Has("partNumber") }, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.WriteHeader(http.StatusOK)
+	})
+	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	require.ErrorContains(t, err, "does not say what it copied")
 }
 
 // Copies name their source percent-encoded, ask for no tags, and say which side

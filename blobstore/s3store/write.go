@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -77,7 +78,7 @@ func (s *Store) putObject(ctx context.Context, u blobstore.URI, body io.ReadSeek
 			RequestPayer: s.payer(),
 		})
 		if err == nil {
-			obj.Tag = aws.ToString(out.ETag)
+			obj.Tag = tagOf(out.ETag)
 		}
 		return unmet(err, opts)
 	})
@@ -168,17 +169,23 @@ func (s *Store) multipart(ctx context.Context, op string, u blobstore.URI, opts 
 				IfMatch:         ifMatch, IfNoneMatch: ifNoneMatch, RequestPayer: s.payer(),
 			})
 			if err == nil {
-				*tag = aws.ToString(out.ETag)
+				*tag = tagOf(out.ETag)
 				return nil
 			}
 		}
-		// What stays costs money until somebody looks; the reason to abort may be
-		// that ctx ended.
-		_, abortErr := c.AbortMultipartUpload(context.WithoutCancel(ctx), &s3.AbortMultipartUploadInput{
-			Bucket: bucket(u), Key: key(u), UploadId: started.UploadId, RequestPayer: s.payer(),
-		})
-		return errors.Join(unmet(err, opts), abortErr)
+		s.abort(ctx, c, u, started.UploadId)
+		return unmet(err, opts)
 	})
+}
+
+// abort removes the traces of an upload that has failed, for what stays costs money
+// until somebody looks. The reason may be that ctx ended, or that the service does not
+// answer: nobody waits long.
+func (s *Store) abort(ctx context.Context, c *s3.Client, u blobstore.URI, id *string) {
+	const patience = 10 * time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	_, _ = c.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: bucket(u), Key: key(u), UploadId: id, RequestPayer: s.payer()})
 }
 
 // Copy implements [blobstore.Store] on the server: with one CopyObject, or in
@@ -194,7 +201,7 @@ func (s *Store) Copy(ctx context.Context, dst, src blobstore.URI) (blobstore.Obj
 			RequestPayer: s.payer(),
 		})
 		if err == nil && out.CopyObjectResult != nil {
-			obj.Tag = aws.ToString(out.CopyObjectResult.ETag)
+			obj.Tag = tagOf(out.CopyObjectResult.ETag)
 			obj.ModTime = aws.ToTime(out.CopyObjectResult.LastModified)
 		}
 		return err
@@ -222,6 +229,9 @@ func (s *Store) copyParts(ctx context.Context, dst, src blobstore.URI) (blobstor
 	if err != nil {
 		return blobstore.Object{}, err
 	}
+	if source.Size < 0 {
+		return blobstore.Object{}, &blobstore.Error{Op: "copy", URI: dst, Err: errors.New("the service does not say how large the source is")}
+	}
 	obj := blobstore.Object{URI: dst, Size: source.Size}
 	size := max(s.config.CopyPartSize, (source.Size+maxParts-1)/maxParts)
 	err = s.multipart(ctx, "copy", dst, blobstore.PutOptions{}, func(c *s3.Client, id *string) ([]types.CompletedPart, error) {
@@ -237,6 +247,9 @@ func (s *Store) copyParts(ctx context.Context, dst, src blobstore.URI) (blobstor
 					CopySource: copySource(src), CopySourceIfMatch: aws.String(source.Tag),
 					CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", from, to)), RequestPayer: s.payer(),
 				})
+				if err == nil && out.CopyPartResult == nil {
+					err = errors.New("the service does not say what it copied")
+				}
 				if err == nil {
 					copied[i] = types.CompletedPart{ETag: out.CopyPartResult.ETag, PartNumber: aws.Int32(int32(i + 1))}
 				}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -154,6 +155,79 @@ func TestTwoDeploysAtOnce(t *testing.T) {
 		x.right(wanted)
 		require.Len(t, x.session.jobs, 2, "it was started once: %s", x.at)
 	}
+}
+
+// The answer to the k-th write is lost, and the store's client tries again, which has been done already: nobody else is
+// at work.
+func TestDeployAnswersAreLost(t *testing.T) {
+	t.Parallel()
+	for _, wanted := range []deploy.Manifest{ordersWith("SELECT a", "2"), ordersWith("SELECT b", "1")} {
+		for k, lost := 1, true; lost; k++ {
+			x := newDeployLab(t)
+			x.deploys(ordersWith("SELECT a", "1"))
+			x.session.checkpoint(x.session.jobs[0])
+			d := x.deployer(nil)
+			d.Beat = time.Hour // writes are the same every time
+			store := &losing{Store: d.Store, at: k}
+			d.Store = store
+			_, err := d.Deploy(t.Context(), x.placed(wanted))
+			x.at = fmt.Sprintf("the answer to write %d was lost", k)
+			require.NoError(t, err, x.at)
+			lost = store.lost
+			x.right(wanted)
+		}
+	}
+}
+
+// A deploy that failed, or was told to end, says so to the next one, and does not wait for ever for storage that does
+// not answer.
+func TestDeployThatFailedEnds(t *testing.T) {
+	t.Parallel()
+	x := newDeployLab(t)
+	d := x.deployer(nil)
+	store := &bounded{Store: d.Store}
+	d.Store, d.Beat = store, time.Hour
+	ctx, cancel := context.WithCancelCause(t.Context())
+	d.Start = func(context.Context, deploy.Start) error { cancel(errKilled); return errKilled }
+	_, err := d.Deploy(ctx, x.placed(ordersWith("SELECT a", "1")))
+	require.ErrorIs(t, err, errKilled)
+	assert.True(t, store.last)
+	x.deploys(ordersWith("SELECT a", "1"))
+}
+
+// bounded notes whether the last Put had a deadline.
+type bounded struct {
+	blobstore.Store
+	last bool
+}
+
+func (s *bounded) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
+	_, s.last = ctx.Deadline()
+	return s.Store.Put(ctx, u, body, opts)
+}
+
+// losing is a store whose client gets no answer to one of its Puts, and tries again.
+type losing struct {
+	blobstore.Store
+	at   int
+	lost bool
+
+	mu sync.Mutex
+	n  int
+}
+
+func (s *losing) Put(ctx context.Context, u blobstore.URI, body io.Reader, opts blobstore.PutOptions) (blobstore.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return blobstore.Object{}, err
+	}
+	if s.n++; s.n == s.at {
+		s.lost = true
+		_, _ = s.Store.Put(ctx, u, bytes.NewReader(data), opts)
+	}
+	return s.Store.Put(ctx, u, bytes.NewReader(data), opts)
 }
 
 func ordersWith(sql, parallelism string) deploy.Manifest {

@@ -180,6 +180,18 @@ func Headers(pairs ...string) Fault {
 	}
 }
 
+// InChunks lets the server do what was asked and passes its answer on without its
+// length.
+func InChunks(w http.ResponseWriter, r *http.Request, forward http.Handler) {
+	rec := httptest.NewRecorder()
+	forward.ServeHTTP(rec, r)
+	maps.Copy(w.Header(), rec.Header())
+	w.Header().Del("Content-Length")
+	w.WriteHeader(rec.Code)
+	w.(http.Flusher).Flush()
+	_, _ = w.Write(rec.Body.Bytes()) // a client that went away needs no answer
+}
+
 // Reset breaks the connection without an answer.
 func Reset(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) }
 
