@@ -14,11 +14,23 @@ import (
 
 type rollbackCommand struct {
 	App        appURI        `arg:"" placeholder:"URI" env:"CHKPIN_APP" help:"The application's folder."`
-	Generation string        `arg:"" optional:"" help:"What to publish: 00000042-chk-1337, 42 or chk-1337; by default what was published before."`
+	Generation generation    `arg:"" optional:"" help:"What to publish: 00000042-chk-1337, 42 or chk-1337; by default what was published before."`
 	Reason     string        `placeholder:"TEXT" env:"CHKPIN_REASON" help:"Why; every tick that is held says it."`
 	DryRun     bool          `env:"CHKPIN_DRY_RUN" help:"Choose and prove, and write nothing."`
 	Timeout    time.Duration `default:"5m" env:"CHKPIN_TIMEOUT" help:"Nothing is published later than this."`
 	Release    bool          `help:"End the hold instead: the running job may be pinned again."`
+}
+
+// generation is what to roll back to. That of a variable which is not set is not
+// "the one before".
+type generation string
+
+func (g *generation) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return usagef("name one, or leave the argument out for the one that was published before", "the generation is empty")
+	}
+	*g = generation(text)
+	return nil
 }
 
 // Help is what kong prints after the summary.
@@ -78,7 +90,7 @@ func (c *rollbackCommand) Run(ctx context.Context, env *environment) error {
 
 func (c *rollbackCommand) options(env *environment) checkpoint.RollbackOptions {
 	return checkpoint.RollbackOptions{
-		Generation: c.Generation, Reason: c.Reason, DryRun: c.DryRun, Timeout: c.Timeout, Relocations: env.relocations, Logger: env.log,
+		Generation: string(c.Generation), Reason: c.Reason, DryRun: c.DryRun, Timeout: c.Timeout, Relocations: env.relocations, Logger: env.log,
 	}
 }
 
