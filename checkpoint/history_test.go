@@ -464,3 +464,25 @@ func TestALostPinIsNoFirstStart(t *testing.T) {
 		require.Empty(t, job.pins(app, PinOptions{}).Warnings)
 	})
 }
+
+// A first tick that cannot copy has pinned nothing: the job may start without state
+// once more.
+func TestAFirstTickThatFailsLeavesAFirstStart(t *testing.T) {
+	job := newJob(t, hashmap)
+	job.completes(4)
+	lost := filesOf(t, job.store, job.latest.Path.Join(MetadataName))[0].URI
+	content := get(t, job.store, lost)
+	remove(t, job.store, lost)
+	var damaged *DamagedError
+	_, err := Pin(t.Context(), job.store, app, job, PinOptions{Sleep: noSleep})
+	require.ErrorAs(t, err, &damaged)
+	_, err = Resolve(t.Context(), job.store, app, ResolveOptions{})
+	require.ErrorIs(t, err, ErrNoPin)
+
+	put(t, job.store, lost.String(), content)
+	job.pins(app, PinOptions{})
+	job.requireRestores(app, 4)
+	deleteBelow(t, job.store, LayoutOf(app).Root)
+	_, err = Resolve(t.Context(), job.store, app, ResolveOptions{})
+	require.ErrorIs(t, err, ErrPinGone)
+}

@@ -41,12 +41,20 @@ func (t *tick) publish(ctx context.Context, cur published, source *Snapshot) err
 		t.pinned.Result = ResultWouldPin
 		return nil
 	}
-	if err := t.putExisted(ctx, cur); err != nil {
-		return err
+	recorded := cur.record.Generation != ""
+	if !recorded {
+		if recorded, err = t.newHistory(ctx); err != nil {
+			return err
+		}
 	}
 	report, err := t.transfer(ctx, files, copies)
 	if err != nil {
 		return err
+	}
+	if !recorded {
+		if err := t.putExisted(ctx); err != nil {
+			return err
+		}
 	}
 	gen, data, err := t.putGeneration(ctx, cur, source, files)
 	if err != nil {
@@ -112,39 +120,37 @@ func Warnings(s *Snapshot) []string {
 }
 
 // putExisted records, before the first publish, that state exists here: from
-// then on a missing pin is an error and not a first start.
-func (t *tick) putExisted(ctx context.Context, cur published) error {
-	if cur.record.Generation != "" {
-		return nil
-	}
+// then on a missing pin is an error and not a first start. Not before the copies
+// are there: a job whose first tick failed may start without state still.
+func (t *tick) putExisted(ctx context.Context) error {
 	data, err := json.Marshal(existed{layoutVersion, t.obs.Run})
 	if err == nil {
 		_, err = putBytes(ctx, t.store, t.layout.Existed, data, blobstore.PutOptions{IfAbsent: true})
 	}
 	if errors.Is(err, blobstore.ErrPrecondition) {
-		return t.newHistory(ctx)
+		_, err = t.newHistory(ctx)
 	}
 	return err
 }
 
-// newHistory decides what to do where state was pinned once and nothing is left
-// of it: a run that started empty would make the loss look like a first start. A
-// tick that was killed before its first publish left the record, too; its run
-// goes on.
-func (t *tick) newHistory(ctx context.Context) error {
+// newHistory decides what to do where nothing is pinned, and reports whether
+// state was once: then a run that started empty would make the loss look like a
+// first start. A tick that was killed before its first publish left the record,
+// too; its run goes on.
+func (t *tick) newHistory(ctx context.Context) (recorded bool, err error) {
 	var e existed
 	_, ok, err := readJSON(ctx, t.store, t.layout.Existed, &e)
 	switch {
-	case err != nil:
-		return err
-	case ok && e.Run.is(t.obs.Run):
-		return nil
+	case err != nil || !ok:
+		return false, err
+	case e.Run.is(t.obs.Run):
+		return true, nil
 	case t.obs.Restored == nil && !t.opts.AcceptLineage:
 		t.pinned.StartedEmpty = true
-		return &HeldError{Run: t.obs.Run, Reason: fmt.Sprintf("state was pinned at %s once and none is left, and this run started empty", t.named.App)}
+		return true, &HeldError{Run: t.obs.Run, Reason: fmt.Sprintf("state was pinned at %s once and none is left, and this run started empty", t.named.App)}
 	}
 	t.warn("state was pinned at %s once and none is left; a new history begins", t.named.App)
-	return nil
+	return true, nil
 }
 
 // putGeneration writes the metadata of the new generation, with every path
