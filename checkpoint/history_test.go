@@ -140,6 +140,22 @@ func TestAClaimedPinIsFollowed(t *testing.T) {
 	blue.isHeld("rolled back")
 }
 
+// Also when nothing is left that could be put back.
+func TestAClaimedPinOfWhichNothingIsLeftIsFollowed(t *testing.T) {
+	l := LayoutOf(app)
+	x := newLab(t, 4)
+	x.pinned(5)
+	green := x.green(l.Root, 5)
+	deleteBelow(t, x.store, l.State)
+	remove(t, x.store, l.Metadata)
+	green.completes(6)
+	p := green.pins(app, PinOptions{})
+	require.Equal(t, ResultPinned, p.Result)
+	require.Equal(t, RestoredPin, p.RestoredFrom)
+	require.Contains(t, strings.Join(p.Warnings, "\n"), "last-state/_metadata was missing or damaged, and of no generation is every file there")
+	green.requireRestores(app, 6)
+}
+
 // Neither is it when the rollback was killed before pin.json told of it; nor, as the
 // hold shows, what nobody can put back any more.
 func TestAKilledRollbackLosesNothing(t *testing.T) {

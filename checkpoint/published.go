@@ -209,6 +209,9 @@ func (t *tick) putBack(ctx context.Context, p published) (published, error) {
 	r, snap, err := newestProvable(ctx, t.store, t.layout, p.record.Generation, t.opts.Relocations)
 	if err != nil || r == nil {
 		p.damaged = p.object != nil
+		if err == nil && p.record.Generation != "" {
+			t.warn("%s was missing or damaged, and of no generation is every file there", t.named.Metadata)
+		}
 		return p, err
 	}
 	lost := p.record
