@@ -144,6 +144,12 @@ func TestSameQuery(t *testing.T) {
 	assert.True(t, differ(sql("SELECT `a  b`"), sql("SELECT `a b`")))
 	assert.True(t, differ(sql("SELECT a -- why\n, b"), sql("SELECT a -- why , b")))
 	assert.True(t, differ(sql("SELECT a"), sql("select a")))
+	for _, comment := range []string{"/* don't */", "/* a -- b */", "/* ` */", "// it's\n", "/*+ OPTIONS('a'='b') */"} {
+		assert.True(t, differ(sql(comment+" SELECT 'x  y'"), sql(comment+" SELECT 'x y'")), comment)
+		assert.False(t, differ(sql(comment+" SELECT a,  b"), sql(comment+" SELECT a, b")), comment)
+	}
+	assert.False(t, differ(sql("/* one\n   two */ SELECT 1"), sql("/* one two */ SELECT 1")))
+	assert.True(t, differ(sql("/*+ OPTIONS('a'='b  c') */"), sql("/*+ OPTIONS('a'='b c') */")))
 	assert.True(t, differ(sql("x"), code("x")))
 
 	assert.False(t, differ(code("if x:  \r\n  y()\n\n"), code("if x:\n  y()")))
