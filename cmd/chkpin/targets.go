@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -49,12 +52,20 @@ func readTargets(file string) ([]target, error) {
 		return nil, usagef("--targets takes a YAML file; is it mounted?", "%v", err)
 	}
 	r := targetsReader{file}
-	var document yaml.Node
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		return nil, usagef("--targets takes a YAML file", "%s: %v", file, err)
-	}
-	if len(document.Content) == 0 {
+	var document, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	err = decoder.Decode(&document)
+	if errors.Is(err, io.EOF) {
 		return nil, r.wrong(&yaml.Node{Line: 1, Column: 1}, "the file is empty")
+	}
+	if err == nil {
+		err = decoder.Decode(&second)
+	}
+	switch {
+	case err == nil:
+		return nil, r.wrong(&second, "a second document; all targets stand in one list")
+	case !errors.Is(err, io.EOF):
+		return nil, usagef("--targets takes a YAML file", "%s: %v", file, err)
 	}
 	var list *yaml.Node
 	if err := r.fields(document.Content[0], map[string]func(*yaml.Node) error{
