@@ -199,9 +199,14 @@ func (c *deployCommand) read(env *environment) ([]deploy.Manifest, error) {
 	return jobs, nil
 }
 
+const hintDeployPath = "--path takes the folder of the manifests"
+
 func (c *deployCommand) files() ([]string, error) {
 	if c.JobConfigPath != "" {
 		return []string{c.JobConfigPath}, nil
+	}
+	if _, err := os.Stat(c.Path); err != nil {
+		return nil, usagef(hintDeployPath, "%v", err)
 	}
 	var files []string
 	root := c.Path + string(filepath.Separator) // follows a link
@@ -217,7 +222,7 @@ func (c *deployCommand) files() ([]string, error) {
 	})
 	switch {
 	case err != nil:
-		return nil, usagef("--path takes the folder of the manifests", "%v", err)
+		return nil, usagef(hintDeployPath, "%v", err)
 	case len(files) == 0:
 		return nil, usagef("--path takes a folder with a file for each job", "no *.yaml is in %s", c.Path)
 	}
