@@ -66,7 +66,7 @@ func TestDeployIsKilled(t *testing.T) {
 	}
 }
 
-// In application mode all jobs have the same id: which one runs tells its start.
+// With high availability all jobs of an application have the same id: which one runs tells its start.
 func TestDeployIsKilledWhereAllJobsHaveOneID(t *testing.T) {
 	t.Parallel()
 	for name, wanted := range map[string]deploy.Manifest{

@@ -29,7 +29,7 @@ type session struct {
 	submitted []string // by flink run, each "NAME" or "NAME <- what from"
 	failure   string   // of savepoints
 	starting  string   // the state that submitted jobs are in, if not RUNNING
-	oneID     bool     // all jobs have the same id, as in application mode
+	oneID     bool     // all jobs have the same id, as an application with high availability
 }
 
 type sessionJob struct {
