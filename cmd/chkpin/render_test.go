@@ -199,3 +199,28 @@ applications:
 	assert.Contains(t, string(text), "name: claim-56\n")
 	assert.NotContains(t, string(text), "name: claim-orders.state\n", "a volume's name has no dots")
 }
+
+// What is set twice stands there once: YAML has no key twice, and server-side apply no variable.
+func TestChartSaysNothingTwice(t *testing.T) {
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	require.NoError(t, os.WriteFile(values, []byte(base+`mode: watch, podMonitor: {enabled: true, labels: {app.kubernetes.io/instance: prometheus}},
+  alerts: {enabled: true}, prometheusRule: {labels: {app.kubernetes.io/name: prometheus}}, dashboard: {enabled: true, labels: {helm.sh/chart: x}},
+  labels: {app.kubernetes.io/version: "7", app.kubernetes.io/name: x, team: orders}, settings: {keep: 4}, env: [{name: CHKPIN_KEEP, value: "5"}]}`), 0o644))
+	text := runs(t, "helm", "template", "orders", chart, "--values", values)
+	rendered := filepath.Join(t.TempDir(), "rendered.yaml")
+	require.NoError(t, os.WriteFile(rendered, []byte(text), 0o644))
+	for _, d := range documentsOf(t, rendered) { // refuses a key that is there twice
+		labels := d["metadata"].(map[string]any)["labels"].(map[string]any)
+		switch d["kind"] {
+		case "PodMonitor":
+			assert.Equal(t, "prometheus", labels["app.kubernetes.io/instance"], "by which it is found")
+		case "PrometheusRule":
+			assert.Equal(t, "prometheus", labels["app.kubernetes.io/name"])
+		case "Deployment":
+			assert.Equal(t, "chkpin", labels["app.kubernetes.io/name"])
+			assert.Equal(t, "orders", labels["team"])
+			assert.Equal(t, 1, strings.Count(text, "- name: CHKPIN_KEEP\n              value: \"5\""))
+			assert.NotContains(t, text, "value: \"4\"")
+		}
+	}
+}

@@ -77,11 +77,16 @@ addition "fullname", "selector" (labels) and "serviceAccountName".
 {{- dict "applications" $all | toJson -}}
 {{- end -}}
 
+{{/* Labels of the user's, but those that are the chart's. */}}
+{{- define "chkpin.otherLabels" -}}
+{{- with omit (. | default dict) "app.kubernetes.io/name" "app.kubernetes.io/instance" "chkpin/application" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
 {{/* Labels of everything that is an application's: (list root application). */}}
 {{- define "chkpin.labels" -}}
 {{- $root := first . -}}
 {{- $a := last . -}}
-{{- with $a.labels }}{{ toYaml . }}
+{{- with include "chkpin.otherLabels" $a.labels }}{{ . }}
 {{ end -}}
 {{ toYaml $a.selector }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
@@ -91,7 +96,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 
 {{/* Labels of what is the release's. */}}
 {{- define "chkpin.releaseLabels" -}}
-{{- with .Values.labels }}{{ toYaml . }}
+{{- with include "chkpin.otherLabels" .Values.labels }}{{ . }}
 {{ end -}}
 app.kubernetes.io/name: chkpin
 app.kubernetes.io/instance: {{ toYaml .Release.Name }}
@@ -131,10 +136,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $settings "flink-conf" "/opt/flink/conf" -}}
 {{- end -}}
 {{- $env := list -}}
+{{- $given := dict -}}
+{{- range .env }}{{ $_ := set $given .name true }}{{ end -}}
 {{- range $flag := keys $settings | sortAlpha -}}
 {{- $value := get $settings $flag -}}
 {{- $name := printf "CHKPIN_%s" ($flag | upper | replace "-" "_") -}}
-{{- if kindIs "map" $value -}}
+{{- if hasKey $given $name -}}
+{{- else if kindIs "map" $value -}}
 {{- $env = append $env (dict "name" $name "valueFrom" $value) -}}
 {{- else if not (kindIs "invalid" $value) -}}
 {{- with include "chkpin.value" $value -}}
