@@ -17,8 +17,8 @@ import (
 
 // ListOptions change what [List] looks for, and where.
 type ListOptions struct {
-	// Job lists only what belongs to one job: its id or the first digits of it, or
-	// for generations the name of the job that was pinned. What does not tell its
+	// Job lists only what belongs to one job: its id or the first digits of it, in
+	// any case, or for generations the name of the job that was pinned. What does not tell its
 	// job is left out. Folders of other jobs are not looked into.
 	Job string
 
@@ -276,9 +276,10 @@ func (l *lister) walk(ctx context.Context, dir blobstore.URI, depth int) {
 }
 
 // wants reports whether something of this job is to be listed. The id may be
-// the first digits only.
+// the first digits only, in any case.
 func (o ListOptions) wants(jobID string) bool {
-	return o.Job == "" || jobID != "" && (strings.HasPrefix(jobID, o.Job) || strings.HasPrefix(o.Job, jobID))
+	id := strings.ToLower(o.Job)
+	return id == "" || jobID != "" && (strings.HasPrefix(jobID, id) || strings.HasPrefix(id, jobID))
 }
 
 // walkPin lists the generations of a pin, newest first, and what stands at the

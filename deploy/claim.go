@@ -36,6 +36,7 @@ type record struct {
 	Stored   string `yaml:"stored"`   // digest of the stored manifest that all this is about; "" for none
 	Deployed string `yaml:"deployed"` // the manifest of the job Live, or of the last one; "" for a new job
 	Live     string `yaml:"live"`     // id of the job that was live
+	Since    int64  `yaml:"since"`    // its start, in ms: with high availability, all jobs of an application have one id
 	Wanted   string `yaml:"wanted"`   // the manifest that was to be started
 	Started  bool   `yaml:"started"`  // the command was, or was about to be
 	Ended    bool   `yaml:"ended"`    // the deploy failed, and is not at work any more

@@ -230,7 +230,7 @@ func (d *Deployer) goOn(ctx context.Context, p *plan, folders stateFolders) (sta
 		return folders, err
 	}
 	switch {
-	case len(f.Live) > 0 && f.Live[0].ID != r.Live:
+	case len(f.Live) > 0 && runOf(f.Live[0]) != (run{r.Live, r.Since}):
 		f.Deployed, f.Unconfirmed = started, true
 	case len(f.Live) == 0 && (before == nil || started.Meta.Version > before.Meta.Version):
 		// Did it run and end since? Then what it computed is what goes on.
@@ -296,7 +296,11 @@ func (p *plan) taken(run string) record {
 
 // record tells the next deploy what this one is about.
 func (p *plan) record(run string) record {
-	r := record{Run: run, Stored: digest(p.stored), Live: p.JobID, Wanted: string(p.facts.Wanted.Encode())}
+	r := record{Run: run, Stored: digest(p.stored), Wanted: string(p.facts.Wanted.Encode())}
+	if len(p.facts.Live) == 1 {
+		live := runOf(p.facts.Live[0])
+		r.Live, r.Since = live.id, live.start
+	}
 	if p.facts.Deployed != nil {
 		r.Deployed = string(p.facts.Deployed.Encode())
 	}

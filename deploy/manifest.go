@@ -60,7 +60,12 @@ func Parse(file string, data []byte, templateFile string, template []byte) (Mani
 	if err != nil {
 		return Manifest{}, err
 	}
-	name := own["name"].Value
+	var name string
+	if field, ok := own["name"]; ok {
+		if name, err = scalar(file, "name", &field); err != nil {
+			return Manifest{}, err
+		}
+	}
 	var defaults map[string]yaml.Node
 	if len(bytes.TrimSpace(template)) > 0 {
 		defaults, err = parseFields(templateFile, bytes.ReplaceAll(template, []byte(placeholder), []byte(name)))
@@ -194,7 +199,7 @@ func (m *Manifest) readProperties(file string, field *yaml.Node) error {
 	}
 	for _, key := range slices.Sorted(maps.Keys(properties)) {
 		value := properties[key]
-		text, err := scalar(file, "flinkProperties."+key, &value)
+		text, err := setting(file, "flinkProperties."+key, &value)
 		if err != nil {
 			return err
 		}
@@ -224,20 +229,32 @@ func (m *Meta) read(file string, field *yaml.Node) error {
 	return nil
 }
 
-// scalar is a single value as Flink reads it: YAML knows more spellings of true
-// and false than Flink does.
+// settled are the spellings of true and false in the YAML of flink-sql-runner
+// (PyYAML), in lower case. Flink knows the first two alone.
+var settled = map[string]string{"true": "true", "false": "false", "yes": "true", "no": "false", "on": "true", "off": "false"}
+
+// setting is a single value as Flink reads it.
+func setting(file, key string, n *yaml.Node) (string, error) {
+	text, err := scalar(file, key, n)
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if truth, ok := settled[strings.ToLower(text)]; ok && n.Style == 0 { // neither quoted nor a block
+		return truth, err
+	}
+	return text, err
+}
+
+// scalar is a single value as text.
 func scalar(file, key string, n *yaml.Node) (string, error) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	var truth bool
 	switch {
 	case n.Kind != yaml.ScalarNode:
 		return "", at(file, n, "%s is not a single value", key)
 	case n.Tag == "!!null":
 		return "", at(file, n, "%s has no value", key)
-	case n.Tag == "!!bool" && n.Decode(&truth) == nil:
-		return strconv.FormatBool(truth), nil
 	}
 	return n.Value, nil
 }

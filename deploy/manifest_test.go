@@ -72,6 +72,26 @@ func TestPlace(t *testing.T) {
 	assert.EqualError(t, m.Place(blobstore.URI{}), "job orders: nothing says where its checkpoints are: neither a folder for state nor state.checkpoints.dir")
 }
 
+// A setting is what flink-sql-runner would have made of it, and Flink reads: it knows no yes. Quoted it is text.
+func TestSettings(t *testing.T) {
+	m, err := deploy.Parse("orders.yaml", []byte(`
+name: orders
+sql: SELECT 1
+flinkProperties: {a: yes, b: Off, c: TRUE, d: "yes", e: 1.0, f: 2020-01-01, g: 1e3, h: y}`), "", nil)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{
+		"a": "true", "b": "false", "c": "true", "d": "yes", "e": "1.0", "f": "2020-01-01", "g": "1e3", "h": "y", "pipeline.name": "orders",
+	}, m.Properties)
+}
+
+// A name that is written elsewhere is the job's in the template, too.
+func TestNameIsAnAlias(t *testing.T) {
+	m, err := deploy.Parse("orders.yaml", []byte("description: &job orders\nname: *job\nsql: SELECT 1"), "t.yaml", []byte("target-table: sink-of-{job_name}"))
+	require.NoError(t, err)
+	assert.Equal(t, "orders", m.Name)
+	assert.Equal(t, "sink-of-orders", m.TargetTable)
+}
+
 // Whatever cannot be used is told with its place.
 func TestManifestErrors(t *testing.T) {
 	for text, want := range map[string]string{
@@ -144,6 +164,12 @@ func TestSameQuery(t *testing.T) {
 	assert.True(t, differ(sql("SELECT `a  b`"), sql("SELECT `a b`")))
 	assert.True(t, differ(sql("SELECT a -- why\n, b"), sql("SELECT a -- why , b")))
 	assert.True(t, differ(sql("SELECT a"), sql("select a")))
+	for _, comment := range []string{"/* don't */", "/* a -- b */", "/* ` */", "// it's\n", "/*+ OPTIONS('a'='b') */"} {
+		assert.True(t, differ(sql(comment+" SELECT 'x  y'"), sql(comment+" SELECT 'x y'")), comment)
+		assert.False(t, differ(sql(comment+" SELECT a,  b"), sql(comment+" SELECT a, b")), comment)
+	}
+	assert.False(t, differ(sql("/* one\n   two */ SELECT 1"), sql("/* one two */ SELECT 1")))
+	assert.True(t, differ(sql("/*+ OPTIONS('a'='b  c') */"), sql("/*+ OPTIONS('a'='b c') */")))
 	assert.True(t, differ(sql("x"), code("x")))
 
 	assert.False(t, differ(code("if x:  \r\n  y()\n\n"), code("if x:\n  y()")))

@@ -67,7 +67,8 @@ func QueryDiff(deployed, wanted Manifest) string {
 
 // normalSQL has one blank for every run of whitespace. In literals and quoted
 // names whitespace has a meaning, only that a line break there counts as a blank:
-// flink-sql-runner stores queries so. A line comment goes on to its line's end.
+// flink-sql-runner stores queries so. A line comment goes on to its line's end,
+// and no quote begins in a comment, but in a hint.
 func normalSQL(sql string) string {
 	var b strings.Builder
 	blank := false
@@ -88,7 +89,11 @@ func normalSQL(sql string) string {
 			var quoted string
 			quoted, text = through(text, text[:1])
 			write(strings.ReplaceAll(quoted, "\n", " "))
-		case strings.HasPrefix(text, "--"):
+		case strings.HasPrefix(text, "/*") && !strings.HasPrefix(text, "/*+"):
+			var comment string
+			comment, text = through(text, "*/")
+			write(strings.Join(strings.Fields(comment), " "))
+		case strings.HasPrefix(text, "--"), strings.HasPrefix(text, "//"): // Calcite, Parser.jj
 			var comment string
 			comment, text = through(text, "\n")
 			write(strings.TrimRightFunc(comment, unicode.IsSpace) + "\n")
@@ -108,7 +113,8 @@ func through(text, end string) (part, rest string) {
 	if i < 0 {
 		return text, ""
 	}
-	return text[:i+2], text[i+2:]
+	i += 1 + len(end)
+	return text[:i], text[i:]
 }
 
 // normalCode leaves alone what Python reads: only the ends of lines and of the

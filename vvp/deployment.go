@@ -31,14 +31,24 @@ var (
 // ParseState reads a state in any case. The platform's pages also spell CANCELED, which is CANCELLED. Errors are
 // [ErrConfig].
 func ParseState(text string) (State, error) {
-	state := State(strings.ToUpper(text))
-	if state == "CANCELED" {
-		state = Cancelled
-	}
+	state := spelled(strings.ToUpper(text))
 	if !slices.Contains(states, state) {
 		return "", configError("state %q is none of %s", text, list(states))
 	}
 	return state, nil
+}
+
+func spelled(text string) State {
+	if text == "CANCELED" {
+		return Cancelled
+	}
+	return State(text)
+}
+
+// UnmarshalText takes any state that a platform tells, in either spelling.
+func (s *State) UnmarshalText(text []byte) error {
+	*s = spelled(string(text))
+	return nil
 }
 
 // ParseDesired is [ParseState] for a state that a deployment can be asked to become.

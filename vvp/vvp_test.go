@@ -47,6 +47,17 @@ func TestDeploymentAndSetState(t *testing.T) {
 	assert.Equal(t, []string{"orders SUSPENDED"}, platform.Patched())
 }
 
+// A platform that spells CANCELED is in the state that it was asked for.
+func TestTheOtherSpelling(t *testing.T) {
+	client := connect(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, `{"spec":{"state":"CANCELED"},"status":{"state":"CANCELED"}}`)
+	}), vvp.Config{})
+	d, err := client.Deployment(t.Context(), "default", "orders")
+	require.NoError(t, err)
+	assert.Equal(t, vvp.Deployment{Name: "orders", Desired: vvp.Cancelled, State: vvp.Cancelled}, d)
+	assert.NoError(t, client.SetState(t.Context(), "default", "orders", vvp.Cancelled))
+}
+
 func TestNoSuchDeployment(t *testing.T) {
 	client := connect(t, &vvptest.Platform{Namespace: "default"}, vvp.Config{})
 	_, err := client.Deployment(t.Context(), "default", "orders")

@@ -24,7 +24,7 @@ import (
 )
 
 type deployCommand struct {
-	Path          string `type:"path" xor:"jobs" required:"" placeholder:"DIR" env:"CHKPIN_DEPLOY_PATH" help:"Folder with a manifest (*.yaml) for each job; folders in it count, too."`
+	Path          string `type:"path" xor:"jobs" required:"" placeholder:"DIR" env:"CHKPIN_DEPLOY_PATH" help:"Folder with a manifest (*.yaml) for each job; folders in it count, too, but hidden ones."`
 	JobConfigPath string `type:"path" xor:"jobs" required:"" placeholder:"FILE" env:"CHKPIN_JOB_CONFIG_PATH" help:"The manifest of one job alone."`
 	Template      string `type:"path" aliases:"template-file" placeholder:"FILE" env:"CHKPIN_TEMPLATE" help:"Manifest of defaults that each job's own is merged over; {job_name} in it is the job's name."`
 	Manifests     appURI `required:"" placeholder:"URI" env:"CHKPIN_MANIFESTS" help:"Folder of the manifests that were deployed: compared, and replaced when the job runs."`
@@ -199,12 +199,21 @@ func (c *deployCommand) read(env *environment) ([]deploy.Manifest, error) {
 	return jobs, nil
 }
 
+const hintDeployPath = "--path takes the folder of the manifests"
+
 func (c *deployCommand) files() ([]string, error) {
 	if c.JobConfigPath != "" {
 		return []string{c.JobConfigPath}, nil
 	}
+	if _, err := os.Stat(c.Path); err != nil {
+		return nil, usagef(hintDeployPath, "%v", err)
+	}
 	var files []string
-	err := filepath.WalkDir(c.Path, func(path string, entry fs.DirEntry, err error) error {
+	root := c.Path + string(filepath.Separator) // follows a link
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), ".") {
+			return fs.SkipDir // such as ..2026_11_28, what the links in a mounted ConfigMap lead to
+		}
 		isYAML := strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, ".yml")
 		if err == nil && !entry.IsDir() && isYAML && path != c.Template {
 			files = append(files, path)
@@ -213,7 +222,7 @@ func (c *deployCommand) files() ([]string, error) {
 	})
 	switch {
 	case err != nil:
-		return nil, usagef("--path takes the folder of the manifests", "%v", err)
+		return nil, usagef(hintDeployPath, "%v", err)
 	case len(files) == 0:
 		return nil, usagef("--path takes a folder with a file for each job", "no *.yaml is in %s", c.Path)
 	}

@@ -47,6 +47,11 @@ func (c *deployCommand) launcher(env *environment) (*launcher, error) {
 	if err != nil {
 		return nil, usagef("is it in the image, and on PATH?", "%v", err)
 	}
+	probe, err := writeManifest(deploy.Manifest{Name: "probe"})
+	_ = os.Remove(probe)
+	if err != nil {
+		return nil, usagef("the merged manifest is written there: is the folder there, and may it be written to? TMPDIR names another", "%v", err)
+	}
 	l := &launcher{env: env, program: program, command: c.command}
 	for _, word := range c.command {
 		for _, whole := range []string{restoreWord, propertiesWord} {
@@ -164,6 +169,9 @@ func (l *launcher) words(s deploy.Start, file string) []string {
 	return words
 }
 
+// longestVariable is Linux' MAX_ARG_STRLEN, of 32 pages, with its last byte.
+const longestVariable = 32 * 4096
+
 func (l *launcher) environ(s deploy.Start, file string) []string {
 	var environ []string
 	for name, value := range map[string]string{
@@ -179,7 +187,12 @@ func (l *launcher) environ(s deploy.Start, file string) []string {
 		"DESCRIPTION":  s.Manifest.Description,
 		"SQL_SETTINGS": l.sqlSettings(s),
 	} {
-		environ = append(environ, "CHKPIN_DEPLOY_"+name+"="+value)
+		variable := "CHKPIN_DEPLOY_" + name + "=" + value
+		if len(variable) >= longestVariable { // no program could be started with it
+			l.env.log.Warn("too long for a variable: it is not set, and only in the manifest", "job", s.Manifest.Name, "variable", "CHKPIN_DEPLOY_"+name)
+			continue
+		}
+		environ = append(environ, variable)
 	}
 	return environ
 }

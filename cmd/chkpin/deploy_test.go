@@ -66,6 +66,29 @@ func TestDeployIsKilled(t *testing.T) {
 	}
 }
 
+// With high availability all jobs of an application have the same id: which one runs tells its start.
+func TestDeployIsKilledWhereAllJobsHaveOneID(t *testing.T) {
+	t.Parallel()
+	for name, wanted := range map[string]deploy.Manifest{
+		"settings changed": ordersWith("SELECT a", "2"),
+		"query changed":    ordersWith("SELECT b", "1"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for k, killed := 1, true; killed; k++ {
+				x := newDeployLab(t)
+				x.session.oneID = true
+				x.deploys(ordersWith("SELECT a", "1"))
+				killed = x.isKilled(wanted, k)
+				x.at = fmt.Sprintf("killed after call %d", k)
+				x.deploys(wanted)
+				require.Len(t, x.session.jobs, 2, "what runs as it should is not started again: %s", x.at)
+				x.right(wanted)
+			}
+		})
+	}
+}
+
 // What was wanted may be another thing by the time of the second deploy.
 func TestDeployIsKilledAndSomethingElseIsWanted(t *testing.T) {
 	t.Parallel()

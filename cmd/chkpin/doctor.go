@@ -15,6 +15,7 @@ type doctorCommand struct {
 	jobManager `group:"Reaching the JobManager:"`
 	jobChoice
 
+	All      bool     `xor:"job" env:"CHKPIN_ALL" help:"Look at every live job of a session cluster and its pin at <app>/<job name>, as pin --all keeps them."`
 	Replica  []appURI `placeholder:"URI" env:"CHKPIN_REPLICA" help:"A folder that pin keeps a copy of the pin in, as its own --replica says. Repeatable."`
 	Manifest string   `type:"path" placeholder:"FILE" env:"CHKPIN_MANIFEST" help:"Kubernetes manifest, of one or more documents, that starts the job: are its arguments what Flink reads?"`
 }
@@ -27,7 +28,7 @@ to try the rights.
 
   chkpin doctor s3://bucket/orders http://orders-jobmanager:8081 --manifest orders.yaml
 
-Without a JobManager, only what the store and the manifest tell. The exit code is that of the first finding if it is an
+For a session cluster, --all prints such a page for each live job. Without a JobManager, only what the store and the manifest tell. The exit code is that of the first finding if it is an
 error, and 0 otherwise.`
 }
 
@@ -85,11 +86,64 @@ type doctorResult struct {
 
 // Run prints all that was found, whatever it is.
 func (c *doctorCommand) Run(ctx context.Context, env *environment) error {
+	if c.All {
+		return c.runAll(ctx, env)
+	}
+	return c.run(ctx, env)
+}
+
+// runAll looks at one job after the other. Where none can be named, there is one
+// page, which says why.
+func (c *doctorCommand) runAll(ctx context.Context, env *environment) error {
+	if c.Manifest != "" {
+		return usagef("name the <app> of the job that it starts", "--all can't be used together with --manifest")
+	}
+	client, err := c.client(env)
+	if err != nil {
+		return err
+	}
+	jobs, err := client.Jobs(ctx)
+	live := liveByName(jobs)
+	if err != nil || len(live) == 0 {
+		return c.run(ctx, env)
+	}
+	var failures []error
+	for i, job := range live {
+		one := *c
+		one.App.URI, one.JobID, one.Replica = c.App.Join(job.Name), job.ID, nil
+		for _, app := range c.Replica {
+			one.Replica = append(one.Replica, appURI{app.Join(job.Name)})
+		}
+		if !env.json {
+			fmt.Fprintf(env.stdout, "%sjob %q:\n", strings.Repeat("\n", min(i, 1)), job.Name)
+		}
+		if err = pinnable(client.URL(), job, live); err != nil {
+			one.App = c.App // it has no folder
+			err = one.report(env, label("job", fault(err, "")))
+		} else {
+			err = one.run(ctx, env)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			failures = append(failures, fmt.Errorf("job %q: %w", job.Name, err))
+		}
+	}
+	return worst(ctx, failures)
+}
+
+func (c *doctorCommand) run(ctx context.Context, env *environment) error {
 	p, err := c.examine(ctx, env)
 	if err != nil {
 		return err
 	}
-	result := doctorResult{App: c.App.String(), Worst: healthy, Findings: diagnose(p)}
+	return c.report(env, diagnose(p))
+}
+
+// report prints the page.
+func (c *doctorCommand) report(env *environment, findings []finding) error {
+	result := doctorResult{App: c.App.String(), Worst: healthy, Findings: findings}
 	if len(result.Findings) > 0 {
 		result.Worst = result.Findings[0].Severity
 	}
@@ -102,15 +156,20 @@ func (c *doctorCommand) Run(ctx context.Context, env *environment) error {
 // diagnose runs every check, and puts the worst first.
 func diagnose(p *patient) (all []finding) {
 	for _, c := range checks {
-		for _, f := range c.look(p) {
-			f.Check = c.name
-			all = append(all, f)
-		}
+		all = append(all, label(c.name, c.look(p))...)
 	}
 	slices.SortStableFunc(all, func(a, b finding) int {
 		return cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity))
 	})
 	return all
+}
+
+// label says which check it was.
+func label(check string, findings []finding) []finding {
+	for i := range findings {
+		findings[i].Check = check
+	}
+	return findings
 }
 
 // verdictOn is the error of the first finding, if that is severe.

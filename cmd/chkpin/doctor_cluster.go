@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -25,6 +26,9 @@ func jobManagerAnswers(p *patient) []finding {
 	}
 	if c.confErr != nil {
 		return notice("let whoever is in between pass /jobmanager/config on, or give --flink-conf", "Flink %s at %s does not show its configuration: %v", orDash(c.version.Flink), c.url, c.confErr)
+	}
+	if len(c.untold) > 0 {
+		return notice("let whoever is in between pass these on, too: ticks do without", "Flink %s at %s does not tell all that there is to look at: %v", orDash(c.version.Flink), c.url, errors.Join(c.untold...))
 	}
 	mode := "application mode"
 	if p.session() {
@@ -66,6 +70,10 @@ func checkpointsComplete(p *patient) []finding {
 		return fault(fmt.Errorf("job %s: %w", c.job.ID, flinkjob.ErrCheckpointingOff), "")
 	case c.statsErr != nil:
 		return fault(c.statsErr, "")
+	case c.configHidden && newest != nil:
+		return fine("the newest checkpoint, %d, is %s old", newest.ID, c.age(newest).Round(time.Second))
+	case c.configHidden:
+		return notice("wait for the first one", "no checkpoint completed yet")
 	case interval == 0:
 		return fault(fmt.Errorf("job %s: %w: no checkpoint comes by itself", c.job.ID, flinkjob.ErrCheckpointingOff), "")
 	case failed != nil && (newest == nil || failed.ID > newest.ID):
@@ -80,9 +88,9 @@ func checkpointsComplete(p *patient) []finding {
 	return fine("checkpoints %s; the newest, %d, is %s old", every, newest.ID, c.age(newest).Round(time.Second))
 }
 
-// age of a checkpoint by the JobManager's clock alone.
+// age of a checkpoint by the JobManager's clock alone, unless it does not tell it.
 func (c *clusterFacts) age(of *flinkrest.Checkpoint) time.Duration {
-	return c.job.Now.Sub(of.Triggered)
+	return cmp.Or(c.job.Now, c.answered).Sub(of.Triggered)
 }
 
 func firstLineOf(text string) string {
@@ -171,7 +179,7 @@ func checkpointsAreRetained(p *patient) []finding {
 		return doubt(fix, "Flink deletes the checkpoints of a job when it %s (%s): what came after the last tick is lost then", when, from)
 	}
 	c := p.asked()
-	if c != nil && c.statsErr == nil {
+	if c != nil && c.statsErr == nil && !c.configHidden {
 		switch {
 		case !c.config.Retained:
 			return deletes("ends, also when it fails", "NO_EXTERNALIZED_CHECKPOINTS, the default")

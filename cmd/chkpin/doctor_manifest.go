@@ -71,7 +71,8 @@ func startsFromThePin(p *patient) (found []finding) {
 	pin, lost := p.layout, false
 	configured, from := p.configuredPath()
 	for _, c := range p.manifest.Calls {
-		if u, err := blobstore.Parse(c.App); c.App != "" && err == nil && !u.Same(p.app) {
+		u, err := blobstore.Parse(c.App)
+		if all := slices.Contains(c.Args, "--all") && p.app.Within(u); c.App != "" && err == nil && !u.Same(p.app) && !all {
 			found = append(found, misconfigured("name one <app> everywhere", "%s: chkpin %s is given %s, not %s", c.Where, c.Command(), c.App, p.app)...)
 		}
 	}

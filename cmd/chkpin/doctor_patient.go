@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -53,7 +54,10 @@ type clusterFacts struct {
 	stats    flinkrest.Checkpoints
 	statsErr error // flinkrest.ErrNotFound: checkpointing is off
 	config   flinkrest.CheckpointConfig
-	newest   *checkpoint.Latest // nil when no checkpoint has a path
+	untold   []error // calls that ticks do not need, and somebody in between refuses
+
+	configHidden bool               // one of them is what config holds
+	newest       *checkpoint.Latest // nil when no checkpoint has a path
 }
 
 // sourceFacts are about the job's newest checkpoint in the store.
@@ -186,14 +190,28 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice flin
 	}
 	c.job, c.jobErr = client.Job(ctx, chosen.ID)
 	c.answered = time.Now()
+	if forbidden(c.jobErr) {
+		c.untold = append(c.untold, c.jobErr)
+		c.job, c.jobErr = flinkrest.JobDetails{Job: chosen}, nil
+	}
 	if c.jobErr != nil {
 		return
 	}
 	if c.stats, c.statsErr = client.Checkpoints(ctx, chosen.ID); c.statsErr != nil {
 		return
 	}
-	c.config, c.statsErr = client.CheckpointConfig(ctx, chosen.ID)
+	if c.config, c.statsErr = client.CheckpointConfig(ctx, chosen.ID); forbidden(c.statsErr) {
+		c.untold = append(c.untold, c.statsErr)
+		c.statsErr, c.configHidden = nil, true
+	}
 	c.newest, _ = rest.Latest(c.stats) // one without a path is the check of storage's
+}
+
+// forbidden reports whether a call was refused by whoever stands between: Flink
+// itself refuses nobody.
+func forbidden(err error) bool {
+	status, ok := errors.AsType[*flinkrest.StatusError](err)
+	return ok && (status.Code == http.StatusUnauthorized || status.Code == http.StatusForbidden)
 }
 
 // lookAtSource reads the job's newest checkpoint, and asks what a tick would say.

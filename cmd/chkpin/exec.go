@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -100,22 +101,40 @@ const entryPoint = "org.apache.flink.container.entrypoint.StandaloneApplicationC
 
 // placeIn finds where Flink still reads options as its own: right after its
 // action. Its parsers stop at the first word they do not know, and hand all that
-// follows to the job (measured on 1.20.5 and 2.3.0).
+// follows to the job (measured on 1.20.5 and 2.3.0). A run that does not follow
+// flink may be a wrapper's own, such as conda run; it counts when there is nothing
+// better.
 func placeIn(command []string) (place, bool) {
-	for i, word := range command[1:] {
-		switch next := i + 2; {
-		case word == entryPoint, word == "standalone-job":
-			return place{at: next}, true
-		case word == "run", word == "run-application":
-			return place{at: next, run: true}, true
-		case path.Base(word) == startScript && next < len(command) && slices.Contains(startActions, command[next]):
-			return place{at: next + 1}, true
-		}
+	isScript := func(i int) bool {
+		return path.Base(command[i]) == startScript && i+1 < len(command) && slices.Contains(startActions, command[i+1])
 	}
-	if path.Base(command[0]) == startScript && len(command) > 1 && slices.Contains(startActions, command[1]) {
+	if isScript(0) {
 		return place{at: 2}, true
 	}
-	return place{}, false
+	var wrapped place
+	isFlink := isFrontend(command[0])
+	for i := 1; i < len(command); i++ {
+		switch word := command[i]; {
+		case word == entryPoint, word == "standalone-job":
+			return place{at: i + 1}, true
+		case isScript(i):
+			return place{at: i + 2}, true
+		case word == "run" || word == "run-application":
+			found := place{at: i + 1, run: true}
+			if isFlink {
+				return found, true
+			}
+			wrapped = cmp.Or(wrapped, found)
+		case isFrontend(word):
+			isFlink = true
+		}
+	}
+	return wrapped, wrapped.run
+}
+
+// isFrontend reports whether a word starts Flink's command line.
+func isFrontend(word string) bool {
+	return path.Base(word) == "flink" || word == "org.apache.flink.client.cli.CliFrontend"
 }
 
 // startScript is the script that an image's entry point starts, and startActions

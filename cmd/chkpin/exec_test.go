@@ -19,6 +19,8 @@ func TestPlaceInCommand(t *testing.T) {
 		"flink run P -d orders.jar run",
 		"/opt/flink/bin/flink run-application P -t kubernetes-application local:///orders.jar",
 		"java -cp lib/* org.apache.flink.client.cli.CliFrontend run P -d orders.jar",
+		"conda run -n orders flink run P -d -py orders.py",
+		"poetry run /docker-entrypoint.sh standalone-job P --job-classname Orders",
 	} {
 		words := strings.Fields(marked)
 		var command []string

@@ -21,6 +21,7 @@ import (
 func TestManifestsSpeakOurCommandLine(t *testing.T) {
 	plain, err := filepath.Glob("../../manifests/*.yaml")
 	require.NoError(t, err)
+	plain = append(plain, argo)
 	rendered, err := filepath.Glob("testdata/kubernetes/*.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, rendered)
@@ -67,6 +68,41 @@ func TestManifestsSpeakOurCommandLine(t *testing.T) {
 		}
 	}
 	assert.GreaterOrEqual(t, lines, 20, "command lines found")
+}
+
+const argo = "../../manifests/argo/streaming-makes-way.yaml"
+
+// A container of our image that names its program names the one that is in there.
+func TestOurImageHasTheProgram(t *testing.T) {
+	dockerfile, err := os.ReadFile("../../Dockerfile")
+	require.NoError(t, err)
+	plain, err := filepath.Glob("../../manifests/*.yaml")
+	require.NoError(t, err)
+	named := 0
+	var look func(name string, node any)
+	look = func(name string, node any) {
+		switch n := node.(type) {
+		case []any:
+			for _, item := range n {
+				look(name, item)
+			}
+		case map[string]any:
+			image, _ := n["image"].(string)
+			if command := words(n["command"]); strings.HasPrefix(image, "chkpin/") && len(command) > 0 {
+				named++
+				assert.Contains(t, string(dockerfile), "ENTRYPOINT [\""+command[0]+"\"]", name)
+			}
+			for _, value := range n {
+				look(name, value)
+			}
+		}
+	}
+	for _, name := range append(plain, argo) {
+		for _, d := range documentsOf(t, name) {
+			look(name, d)
+		}
+	}
+	assert.Positive(t, named, "Argo has to be told")
 }
 
 // Every pod is one that Pod Security "restricted" admits.

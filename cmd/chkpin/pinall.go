@@ -20,11 +20,10 @@ func (c *pinCommand) pinAll(ctx context.Context, env *environment, client *flink
 	if err != nil {
 		return c.summary(ctx, env, tell, checkpoint.Pinned{}, err)
 	}
-	live := slices.DeleteFunc(slices.Clone(jobs), func(j flinkrest.Job) bool { return !j.State.Live() })
+	live := liveByName(jobs)
 	if len(live) == 0 {
 		return c.summary(ctx, env, tell, checkpoint.Pinned{}, &flinkjob.NoJobError{URL: client.URL(), Choice: c.choice(), Jobs: jobs})
 	}
-	slices.SortFunc(live, func(a, b flinkrest.Job) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
 	var failures []error
 	for _, job := range live {
 		p, err := c.pinNamed(ctx, env, client, job, live)
@@ -39,10 +38,18 @@ func (c *pinCommand) pinAll(ctx context.Context, env *environment, client *flink
 	return worst(ctx, failures)
 }
 
-// pinNamed pins one job of many to <app>/<job name>.
-func (c *pinCommand) pinNamed(ctx context.Context, env *environment, client *flinkrest.Client, job flinkrest.Job, live []flinkrest.Job) (checkpoint.Pinned, error) {
+// liveByName are the live jobs in the order of their names.
+func liveByName(jobs []flinkrest.Job) []flinkrest.Job {
+	live := slices.DeleteFunc(slices.Clone(jobs), func(j flinkrest.Job) bool { return !j.State.Live() })
+	slices.SortFunc(live, func(a, b flinkrest.Job) int { return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID) })
+	return live
+}
+
+// pinnable is why one job of many cannot have a folder of its name, nil if it
+// can.
+func pinnable(url string, job flinkrest.Job, live []flinkrest.Job) error {
 	if job.Name == "" || strings.ContainsAny(job.Name, `/\`) || slices.Contains([]string{".", "..", "last-state", "chkpin.json"}, job.Name) {
-		return checkpoint.Pinned{}, usagef("give the job another name (pipeline.name), or pin it alone with --job-id", "the name %q cannot be a folder's", job.Name)
+		return usagef("give the job another name (pipeline.name), or pin it alone with --job-id", "the name %q cannot be a folder's", job.Name)
 	}
 	var namesakes []flinkrest.Job
 	for _, j := range live {
@@ -51,7 +58,15 @@ func (c *pinCommand) pinNamed(ctx context.Context, env *environment, client *fli
 		}
 	}
 	if len(namesakes) > 1 {
-		return checkpoint.Pinned{}, &hintedError{&flinkjob.AmbiguousError{URL: client.URL(), Jobs: namesakes}, "give each job a name of its own (pipeline.name)"}
+		return &hintedError{&flinkjob.AmbiguousError{URL: url, Jobs: namesakes}, "give each job a name of its own (pipeline.name)"}
+	}
+	return nil
+}
+
+// pinNamed pins one job of many to <app>/<job name>.
+func (c *pinCommand) pinNamed(ctx context.Context, env *environment, client *flinkrest.Client, job flinkrest.Job, live []flinkrest.Job) (checkpoint.Pinned, error) {
+	if err := pinnable(client.URL(), job, live); err != nil {
+		return checkpoint.Pinned{}, err
 	}
 	opts := c.options(env)
 	opts.Siblings, opts.Replicas = c.App.URI, c.replicas(job.Name)

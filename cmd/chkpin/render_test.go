@@ -158,3 +158,69 @@ func TestChartSettings(t *testing.T) {
 		}
 	}
 }
+
+// Names that YAML takes for numbers or the like, and texts that hold its signs, stay what they are.
+func TestChartTakesOddNames(t *testing.T) {
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	require.NoError(t, os.WriteFile(values, []byte(`
+jobmanager: http://jm:8081
+mode: watch
+fullnameOverride: "12"
+flinkConfigMap: "34"
+claims: [{claimName: "56", mountPath: /state, subPath: "78"}, {claimName: orders.state, mountPath: "/a: b"}]
+alerts: {enabled: true, heldFor: "1h"}
+podMonitor: {enabled: true}
+dashboard: {enabled: true}
+networkPolicy: {enabled: true}
+applications:
+  - {name: "true", app: "s3://bucket/a #1: b"}
+  - {name: orders, app: "s3://bucket/c"}
+  - {name: "9", app: "s3://bucket/d", mode: cronjob, cronjob: {timeZone: "null"}}
+`), 0o644))
+	rendered := filepath.Join(t.TempDir(), "rendered.yaml")
+	require.NoError(t, os.WriteFile(rendered, []byte(runs(t, "helm", "template", "1e3", chart, "--values", values)), 0o644))
+	conforms(t, rendered)
+	for _, d := range documentsOf(t, rendered) {
+		metadata := d["metadata"].(map[string]any)
+		assert.IsType(t, "", metadata["name"], d["kind"])
+		for label, value := range metadata["labels"].(map[string]any) {
+			assert.IsType(t, "", value, "%s %s", d["kind"], label)
+		}
+		if d["kind"] != "PrometheusRule" {
+			continue
+		}
+		groups := d["spec"].(map[string]any)["groups"].([]any)
+		require.Len(t, groups, 3)
+		rule := groups[0].(map[string]any)["rules"].([]any)[0].(map[string]any)
+		assert.Contains(t, rule["annotations"].(map[string]any)["description"], "The pin in s3://bucket/a #1: b was never made")
+	}
+	text, err := os.ReadFile(rendered)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "name: claim-56\n")
+	assert.NotContains(t, string(text), "name: claim-orders.state\n", "a volume's name has no dots")
+}
+
+// What is set twice stands there once: YAML has no key twice, and server-side apply no variable.
+func TestChartSaysNothingTwice(t *testing.T) {
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	require.NoError(t, os.WriteFile(values, []byte(base+`mode: watch, podMonitor: {enabled: true, labels: {app.kubernetes.io/instance: prometheus}},
+  alerts: {enabled: true}, prometheusRule: {labels: {app.kubernetes.io/name: prometheus}}, dashboard: {enabled: true, labels: {helm.sh/chart: x}},
+  labels: {app.kubernetes.io/version: "7", app.kubernetes.io/name: x, team: orders}, settings: {keep: 4}, env: [{name: CHKPIN_KEEP, value: "5"}]}`), 0o644))
+	text := runs(t, "helm", "template", "orders", chart, "--values", values)
+	rendered := filepath.Join(t.TempDir(), "rendered.yaml")
+	require.NoError(t, os.WriteFile(rendered, []byte(text), 0o644))
+	for _, d := range documentsOf(t, rendered) { // refuses a key that is there twice
+		labels := d["metadata"].(map[string]any)["labels"].(map[string]any)
+		switch d["kind"] {
+		case "PodMonitor":
+			assert.Equal(t, "prometheus", labels["app.kubernetes.io/instance"], "by which it is found")
+		case "PrometheusRule":
+			assert.Equal(t, "prometheus", labels["app.kubernetes.io/name"])
+		case "Deployment":
+			assert.Equal(t, "chkpin", labels["app.kubernetes.io/name"])
+			assert.Equal(t, "orders", labels["team"])
+			assert.Equal(t, 1, strings.Count(text, "- name: CHKPIN_KEEP\n              value: \"5\""))
+			assert.NotContains(t, text, "value: \"4\"")
+		}
+	}
+}

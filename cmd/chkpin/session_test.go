@@ -29,6 +29,7 @@ type session struct {
 	submitted []string // by flink run, each "NAME" or "NAME <- what from"
 	failure   string   // of savepoints
 	starting  string   // the state that submitted jobs are in, if not RUNNING
+	oneID     bool     // all jobs have the same id, as an application with high availability
 }
 
 type sessionJob struct {
@@ -96,8 +97,14 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// job is the last one of an id.
 func (s *session) job(id string) *sessionJob {
-	return s.jobs[slices.IndexFunc(s.jobs, func(j *sessionJob) bool { return j.id == id })]
+	for _, j := range slices.Backward(s.jobs) {
+		if j.id == id {
+			return j
+		}
+	}
+	panic("no job " + id)
 }
 
 // liveJob is the one of a name that has not ended.
@@ -109,6 +116,9 @@ func (s *session) submit(what submission) {
 	job := &sessionJob{submission: what, id: newJobID(len(s.jobs) + 1), state: "RUNNING"}
 	if s.starting != "" {
 		job.state = s.starting
+	}
+	if s.oneID {
+		job.id = newJobID(0)
 	}
 	line := job.name()
 	if what.Restore != "" {
@@ -137,7 +147,7 @@ func (s *session) stop(j *sessionJob, folder string) {
 	if err != nil {
 		panic(err)
 	}
-	savepoint := filepath.Join(pathOf(folder), fmt.Sprintf("savepoint-%.6s-000000000000", j.id))
+	savepoint := filepath.Join(pathOf(folder), fmt.Sprintf("savepoint-%.6s-%012d", j.id, slices.Index(s.jobs, j)))
 	if err := os.MkdirAll(filepath.Dir(savepoint), 0o777); err != nil {
 		panic(err)
 	}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -49,12 +52,22 @@ func readTargets(file string) ([]target, error) {
 		return nil, usagef("--targets takes a YAML file; is it mounted?", "%v", err)
 	}
 	r := targetsReader{file}
-	var document yaml.Node
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		return nil, usagef("--targets takes a YAML file", "%s: %v", file, err)
-	}
-	if len(document.Content) == 0 {
+	var document, second yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	err = decoder.Decode(&document)
+	if errors.Is(err, io.EOF) {
 		return nil, r.wrong(&yaml.Node{Line: 1, Column: 1}, "the file is empty")
+	}
+	for empty := true; err == nil && empty; { // as behind a --- at the end
+		second = yaml.Node{}
+		err = decoder.Decode(&second)
+		empty = len(second.Content) == 0 || second.Content[0].Tag == "!!null"
+	}
+	switch {
+	case err == nil:
+		return nil, r.wrong(&second, "a second document; all targets stand in one list")
+	case !errors.Is(err, io.EOF):
+		return nil, usagef("--targets takes a YAML file", "%s: %v", file, err)
 	}
 	var list *yaml.Node
 	if err := r.fields(document.Content[0], map[string]func(*yaml.Node) error{
@@ -119,20 +132,30 @@ func (r targetsReader) target(n *yaml.Node) (t target, err error) {
 	return t, nil
 }
 
-// clash refuses a target that one before it has the name of, or the folder.
+// clash refuses a target that one before it has the name of, or a folder.
 func (r targetsReader) clash(t target, before []target) error {
 	for _, b := range before {
-		switch {
-		case b.Name == t.Name:
+		if b.Name == t.Name {
 			return r.wrong(t.at, "target %q: the name is taken by line %d", t.Name, b.at.Line)
-		case b.App.Same(t.App):
-			return r.wrong(t.at, "target %q: %s is the app of line %d, too", t.Name, t.App, b.at.Line)
-		case b.All && t.App.Within(b.App), t.All && b.App.Within(t.App):
-			return r.wrong(t.at, "target %q: with line %d one app lies in the other, which holds an app for each job", t.Name, b.at.Line)
+		}
+		for i, there := range b.folders() {
+			for _, here := range t.folders() {
+				switch {
+				case there.Same(here) && i == 0:
+					return r.wrong(t.at, "target %q: %s is the app of line %d, too", t.Name, here, b.at.Line)
+				case there.Same(here):
+					return r.wrong(t.at, "target %q: %s is a replica of line %d, too", t.Name, here, b.at.Line)
+				case b.All && here.Within(there), t.All && there.Within(here):
+					return r.wrong(t.at, "target %q: with line %d one app or replica lies in the other, which holds an app for each job", t.Name, b.at.Line)
+				}
+			}
 		}
 	}
 	return nil
 }
+
+// folders are those that pins are kept in, the app first.
+func (t target) folders() []blobstore.URI { return append([]blobstore.URI{t.App}, t.Replicas...) }
 
 // fields reads a mapping that has these fields and no other.
 func (r targetsReader) fields(n *yaml.Node, fields map[string]func(*yaml.Node) error) error {

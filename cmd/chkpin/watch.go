@@ -56,6 +56,7 @@ func (c *watchCommand) Run(ctx context.Context, env *environment) error {
 		patience: c.Timeout + c.Interval<<(maxDoublings+1),
 		metrics:  newMetrics(),
 	}
+	w.ended(time.Now()) // before anybody asks
 	server := &http.Server{Handler: w.handler(), ReadHeaderTimeout: 10 * time.Second}
 	go server.Serve(listener) //nolint:errcheck // it ends with Close below
 	defer server.Close()
@@ -72,12 +73,11 @@ type watch struct {
 	patience time.Duration // without a finished tick, the process is not healthy
 	metrics  *metrics
 
-	lastEnd atomic.Int64 // UnixNano of the end of the last tick, or of the start
-	ready   atomic.Bool  // a tick has succeeded
+	lastEnd atomic.Pointer[time.Time] // of the last tick, or the start; by the clock that nobody sets
+	ready   atomic.Bool               // a tick has succeeded
 }
 
 func (w *watch) loop(ctx context.Context) {
-	w.lastEnd.Store(time.Now().UnixNano())
 	for failures := 0; ; {
 		started := time.Now()
 		p, err := w.tick(ctx)
@@ -87,7 +87,7 @@ func (w *watch) loop(ctx context.Context) {
 		v := verdictOf(ctx, err)
 		w.metrics.observe(p, v, time.Since(started))
 		w.log(p, v, err)
-		w.lastEnd.Store(time.Now().UnixNano())
+		w.ended(time.Now())
 		if err == nil {
 			w.ready.Store(true)
 			failures = 0
@@ -103,6 +103,8 @@ func (w *watch) loop(ctx context.Context) {
 		}
 	}
 }
+
+func (w *watch) ended(at time.Time) { w.lastEnd.Store(&at) }
 
 // pause is the interval, twice as long after each failure in a row but the
 // first, up to maxDoublings times, give or take a tenth so that many watches spread.
@@ -136,7 +138,7 @@ func (w *watch) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(w.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(out http.ResponseWriter, _ *http.Request) {
-		if since := time.Since(time.Unix(0, w.lastEnd.Load())); since > w.patience {
+		if since := time.Since(*w.lastEnd.Load()); since > w.patience {
 			http.Error(out, fmt.Sprintf("no tick has ended for %s", since.Round(time.Second)), http.StatusServiceUnavailable)
 			return
 		}

@@ -60,6 +60,7 @@ func startWatch(t *testing.T) *watched {
 		patience: time.Hour,
 		metrics:  newMetrics(),
 	}
+	w.ended(time.Now())
 	w.web = httptest.NewServer(w.handler())
 	t.Cleanup(w.web.Close)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -129,7 +130,8 @@ func TestWatchTellsTheLifeOfAPin(t *testing.T) {
 func TestWatchIsUnhealthyWhenItHangs(t *testing.T) {
 	w := startWatch(t)
 	w.ticks()
-	w.lastEnd.Store(time.Now().Add(-2 * time.Hour).UnixNano())
+	assert.Contains(t, w.lastEnd.Load().String(), " m=", "a clock that is set makes nobody unhealthy")
+	w.ended(time.Now().Add(-2 * time.Hour))
 	status, body := w.get("/healthz")
 	assert.Equal(t, 503, status)
 	assert.Contains(t, body, "no tick has ended for 2h0m")

@@ -43,11 +43,11 @@ func (c credentials) merge(config Config) (credentials, error) {
 
 // authorize signs a request.
 func (c credentials) authorize(request *http.Request) error {
-	password, err := secret(c.password, c.passwordFile, "password file")
+	password, err := secret(c.password, c.passwordFile, "password")
 	if err != nil {
 		return err
 	}
-	token, err := secret(c.token, c.tokenFile, "token file")
+	token, err := secret(c.token, c.tokenFile, "token")
 	if err != nil {
 		return err
 	}
@@ -60,18 +60,21 @@ func (c credentials) authorize(request *http.Request) error {
 	return nil
 }
 
-// secret is the given value, or else what its file holds now.
+// secret is the given value, or else what its file holds now, without the end of its line.
 func secret(value, file, what string) (string, error) {
-	if file == "" {
-		return value, nil
+	if file != "" {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("%s file: %w", what, err)
+		}
+		value = string(content)
 	}
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
-	}
-	value = strings.TrimRight(string(content), "\r\n")
-	if value == "" || strings.ContainsAny(value, "\r\n") {
-		return "", fmt.Errorf("%s %s must hold one line", what, file)
+	value = strings.TrimRight(value, "\r\n")
+	switch oneLine := !strings.ContainsAny(value, "\r\n"); {
+	case file != "" && (value == "" || !oneLine):
+		return "", fmt.Errorf("%s file %s must hold one line", what, file)
+	case !oneLine:
+		return "", fmt.Errorf("a %s must be one line", what)
 	}
 	return value, nil
 }

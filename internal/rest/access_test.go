@@ -58,6 +58,7 @@ func TestSettingsAreChecked(t *testing.T) {
 		"token missing":       {URL: url, TokenFile: missing},
 		"token empty":         {URL: url, TokenFile: empty},
 		"token of two lines":  {URL: url, TokenFile: twoLines},
+		"two lines":           {URL: url, Token: "plugh\nxyzzy"},
 		"CA missing":          {URL: url, CAFile: missing},
 		"CA is none":          {URL: url, CAFile: secret},
 		"certificate alone":   {URL: url, CertFile: secret},
@@ -94,6 +95,8 @@ func TestCredentials(t *testing.T) {
 		"password file": {rest.Config{Username: "reader", PasswordFile: secret}, basic},
 		"token":         {rest.Config{Token: "plugh"}, "Bearer plugh"},
 		"token file":    {rest.Config{TokenFile: secret}, "Bearer plugh"},
+		"token's line":  {rest.Config{Token: "plugh\n"}, "Bearer plugh"}, // as of a Secret that was made from a file
+		"their lines":   {rest.Config{Username: "reader", Password: "plugh\r\n"}, basic},
 		"URL":           {rest.Config{URL: "http://reader:plugh@" + server.Listener.Addr().String()}, basic},
 	} {
 		if test.config.URL == "" {

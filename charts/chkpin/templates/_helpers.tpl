@@ -77,24 +77,29 @@ addition "fullname", "selector" (labels) and "serviceAccountName".
 {{- dict "applications" $all | toJson -}}
 {{- end -}}
 
+{{/* Labels of the user's, but those that are the chart's. */}}
+{{- define "chkpin.otherLabels" -}}
+{{- with omit (. | default dict) "app.kubernetes.io/name" "app.kubernetes.io/instance" "chkpin/application" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
 {{/* Labels of everything that is an application's: (list root application). */}}
 {{- define "chkpin.labels" -}}
 {{- $root := first . -}}
 {{- $a := last . -}}
-{{- with $a.labels }}{{ toYaml . }}
+{{- with include "chkpin.otherLabels" $a.labels }}{{ . }}
 {{ end -}}
 {{ toYaml $a.selector }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+app.kubernetes.io/managed-by: {{ toYaml $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/* Labels of what is the release's. */}}
 {{- define "chkpin.releaseLabels" -}}
-{{- with .Values.labels }}{{ toYaml . }}
+{{- with include "chkpin.otherLabels" .Values.labels }}{{ . }}
 {{ end -}}
 app.kubernetes.io/name: chkpin
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ toYaml .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -131,10 +136,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $settings "flink-conf" "/opt/flink/conf" -}}
 {{- end -}}
 {{- $env := list -}}
+{{- $given := dict -}}
+{{- range .env }}{{ $_ := set $given .name true }}{{ end -}}
 {{- range $flag := keys $settings | sortAlpha -}}
 {{- $value := get $settings $flag -}}
 {{- $name := printf "CHKPIN_%s" ($flag | upper | replace "-" "_") -}}
-{{- if kindIs "map" $value -}}
+{{- if hasKey $given $name -}}
+{{- else if kindIs "map" $value -}}
 {{- $env = append $env (dict "name" $name "valueFrom" $value) -}}
 {{- else if not (kindIs "invalid" $value) -}}
 {{- with include "chkpin.value" $value -}}
@@ -200,6 +208,15 @@ release's values and "targets", the entries of the file of --targets.
 {{- include "chkpin.shorten" (printf "%s-fleet" (include "chkpin.fullname" .)) -}}
 {{- end -}}
 
+{{/* The name of a claim's volume, which may have no dots and 63 characters, where the claim's own may have both more. */}}
+{{- define "chkpin.claimVolume" -}}
+{{- if or (contains "." .) (gt (len .) 57) -}}
+{{- printf "claim-%s-%s" (replace "." "-" . | trunc 48 | trimSuffix "-") (sha256sum . | trunc 8) -}}
+{{- else -}}
+claim-{{ . }}
+{{- end -}}
+{{- end -}}
+
 {{/* The labels of pods: (list application), and more: (list application map). */}}
 {{- define "chkpin.podLabels" -}}
 {{- $a := first . -}}
@@ -222,7 +239,7 @@ release's values and "targets", the entries of the file of --targets.
 {{- with .restartPolicy }}
 restartPolicy: {{ . }}
 {{- end }}
-serviceAccountName: {{ $a.serviceAccountName }}
+serviceAccountName: {{ toYaml $a.serviceAccountName }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ $a.terminationGracePeriodSeconds | int64 }}
@@ -235,7 +252,7 @@ securityContext:
   {{- toYaml $a.podSecurityContext | nindent 2 }}
 containers:
   - name: chkpin
-    image: {{ include "chkpin.image" (list .root $a) }}
+    image: {{ include "chkpin.image" (list .root $a) | toYaml }}
     {{- with $a.image.pullPolicy }}
     imagePullPolicy: {{ . }}
     {{- end }}
@@ -280,10 +297,10 @@ containers:
         readOnly: true
       {{- end }}
       {{- range $a.claims }}
-      - name: claim-{{ .claimName }}
-        mountPath: {{ .mountPath }}
+      - name: {{ include "chkpin.claimVolume" .claimName }}
+        mountPath: {{ toYaml .mountPath }}
         {{- with .subPath }}
-        subPath: {{ . }}
+        subPath: {{ toYaml . }}
         {{- end }}
       {{- end }}
       {{- with $a.volumeMounts }}
@@ -295,19 +312,19 @@ volumes:
   {{- with $a.flinkConfigMap }}
   - name: flink-conf
     configMap:
-      name: {{ . }}
+      name: {{ toYaml . }}
   {{- end }}
   {{- if $a.targets }}
   - name: targets
     configMap:
-      name: {{ $a.fullname }}
+      name: {{ toYaml $a.fullname }}
   {{- end }}
   {{- $claims := dict }}
   {{- range $a.claims }}{{ $_ := set $claims .claimName true }}{{ end }}
   {{- range keys $claims | sortAlpha }}
-  - name: claim-{{ . }}
+  - name: {{ include "chkpin.claimVolume" . }}
     persistentVolumeClaim:
-      claimName: {{ . }}
+      claimName: {{ toYaml . }}
   {{- end }}
   {{- with $a.volumes }}
   {{- toYaml . | nindent 2 }}

@@ -3,8 +3,6 @@
 package flinkconf
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -69,8 +67,8 @@ func load(path string) (Conf, error) {
 // key ends at the first ": ", lines of another form are skipped.
 func parseLegacy(data []byte) map[string]string {
 	values := map[string]string{}
-	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
-		line, _, _ := strings.Cut(lines.Text(), "#")
+	for line := range strings.Lines(string(data)) {
+		line, _, _ = strings.Cut(line, "#")
 		key, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 		if ok && key != "" && value != "" {
@@ -190,7 +188,12 @@ func (c Conf) S3() S3 {
 		PathStyle:    strings.EqualFold(c.s3("path.style.access", "path-style-access"), "true"),
 	}
 	if s.Endpoint != "" && !strings.Contains(s.Endpoint, "://") {
-		s.Endpoint = "https://" + s.Endpoint
+		scheme := "https://"
+		// Of Hadoop's S3A, and of Presto's PrestoS3FileSystem.
+		if strings.EqualFold(c.s3("connection.ssl.enabled", "ssl.enabled"), "false") {
+			scheme = "http://"
+		}
+		s.Endpoint = scheme + s.Endpoint
 	}
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -92,6 +93,26 @@ func TestSpellingsOfS3Keys(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "AKIA", c.S3().AccessKey, key)
 	}
+}
+
+// An endpoint without a scheme is one of TLS, unless that is turned off (S3A's connection.ssl.enabled, Presto's
+// ssl.enabled).
+func TestS3WithoutTLS(t *testing.T) {
+	for setting, want := range map[string]string{
+		"s3.connection.ssl.enabled: false": "http://minio:9000", "s3.ssl.enabled: false": "http://minio:9000",
+		"fs.s3a.connection.ssl.enabled: FALSE": "http://minio:9000", "s3.ssl.enabled: true": "https://minio:9000",
+	} {
+		c, err := flinkconf.Load(folder(t, map[string]string{"config.yaml": "s3.endpoint: minio:9000\n" + setting}))
+		require.NoError(t, err)
+		assert.Equal(t, want, c.S3().Endpoint, setting)
+	}
+}
+
+// A long line hides no setting behind it.
+func TestLongLine(t *testing.T) {
+	c, err := flinkconf.Load(folder(t, map[string]string{"flink-conf.yaml": "env.java.opts.all: " + strings.Repeat("-Dx=y ", 20_000) + "\nrest.address: orders\r\n"}))
+	require.NoError(t, err)
+	assert.Equal(t, "http://orders:8081", c.JobManager())
 }
 
 // Flink takes a storage account's key under its blob or its dfs name, with its own

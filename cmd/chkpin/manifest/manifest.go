@@ -70,10 +70,33 @@ type Call struct {
 	App   string   // the application's folder, "" when it is not said
 }
 
-// Command is the word that says what to do, "" when there is none.
+// ofApp are the commands whose argument is an application's folder.
+var ofApp = []string{"pin", "watch", "stop", "resolve", "exec", "rollback", "gc", "doctor"}
+
+// uriFlags take a URI as the next word, which is not the application's folder.
+var uriFlags = []string{"--checkpoints", "--savepoints", "--replica", "--target", "--relocated"}
+
+// Command is the word that says what to do, if that is done to an application;
+// "" else. The values of flags may stand before it.
 func (c Call) Command() string {
-	for _, word := range c.Args {
-		if !strings.HasPrefix(word, "-") {
+	if at := c.command(); at >= 0 {
+		return c.Args[at]
+	}
+	return ""
+}
+
+func (c Call) command() int {
+	return slices.IndexFunc(c.Args, func(word string) bool { return slices.Contains(ofApp, word) })
+}
+
+// app is the application's folder in the arguments, "" if it is not there.
+func (c Call) app() string {
+	at := c.command()
+	for i := at + 1; at >= 0 && i < len(c.Args); i++ {
+		switch word := c.Args[i]; {
+		case slices.Contains(uriFlags, word):
+			i++
+		case strings.Contains(word, "://") && !strings.HasPrefix(word, "-") && !strings.HasPrefix(word, "http"):
 			return word
 		}
 	}
@@ -207,7 +230,7 @@ func (m *Manifest) commandLine(where string, words []string, env map[string]stri
 	call, called := parseCall(words)
 	if called {
 		call.Where = where
-		if call.App == "" {
+		if call.App == "" && call.command() >= 0 {
 			call.App = env["CHKPIN_APP"]
 		}
 		m.Calls = append(m.Calls, call)
@@ -234,12 +257,7 @@ func parseCall(words []string) (call Call, ok bool) {
 		if end := slices.Index(call.Args, "--"); end >= 0 {
 			call.Args = call.Args[:end] // what exec starts
 		}
-		for _, arg := range call.Args {
-			if strings.Contains(arg, "://") && !strings.HasPrefix(arg, "-") && !strings.HasPrefix(arg, "http") {
-				call.App = arg
-				break
-			}
-		}
+		call.App = call.app()
 		return call, true
 	}
 	return call, false

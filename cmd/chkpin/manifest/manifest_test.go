@@ -50,6 +50,9 @@ func TestWhereFlinkStops(t *testing.T) {
 		"the job's own -s":    {[]string{"standalone-job", "--topic", "orders", "-s", "10"}, "", "--topic", nil},
 		"flink run":           {[]string{"flink", "run", "-d", "-s", pin, "-cm", "CLAIM", "orders.jar", "--topic", "orders"}, pin, "orders.jar", nil},
 		"behind the jar":      {[]string{"/opt/flink/bin/flink", "run-application", "-t", "kubernetes-application", "orders.jar", "-s", pin}, "", "orders.jar", []string{"-s"}},
+		"the entry point":     {[]string{"java", "-cp", "lib/*", "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint", "--configDir", "conf", "-s", pin, "--topic"}, pin, "--topic", nil},
+		"the front end":       {[]string{"java", "org.apache.flink.client.cli.CliFrontend", "run", "-s", pin, "orders.jar"}, pin, "orders.jar", nil},
+		"a wrapper's run":     {[]string{"conda", "run", "-n", "orders", "flink", "run", "-s", pin, "orders.jar"}, pin, "orders.jar", nil},
 		"behind a wrapper":    {[]string{"tini", "--", "/docker-entrypoint.sh", "standalone-job", "-s", pin}, pin, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -138,16 +138,22 @@ func (s *Start) take(name, argument string, settings map[string]string) {
 	}
 }
 
+// The classes that the scripts of Flink end in.
+const (
+	entryPointClass = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
+	frontendClass   = "org.apache.flink.client.cli.CliFrontend"
+)
+
 // actionIn finds the word after which Flink's options stand.
 func actionIn(words []string) (at int, action string) {
 	flink := false
 	for i, word := range words {
 		switch base := path.Base(word); {
-		case base == "standalone-job" || base == "standalone-job.sh":
+		case base == "standalone-job" || base == "standalone-job.sh" || word == entryPointClass:
 			return i, "standalone-job"
 		case flink && (word == "run" || word == "run-application"):
 			return i, word
-		case base == "flink":
+		case base == "flink" || word == frontendClass:
 			flink = true
 		}
 	}
