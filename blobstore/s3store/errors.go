@@ -141,6 +141,8 @@ func conditionOf(op, code string, status int) (hint string, condition error) {
 		return "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, as manifests/iam shows", blobstore.ErrPermission
 	case http.StatusPreconditionFailed:
 		return "", blobstore.ErrPrecondition
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return "the service is overloaded or throttles; try again later", nil
 	case http.StatusNotImplemented:
 		return "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service", nil
 	}
@@ -151,7 +153,9 @@ func conditionOf(op, code string, status int) (hint string, condition error) {
 const maxAttempts = 6
 
 // retryer is the SDK's standard one, which also tries again after a conflict of
-// conditional writes and waits as long as the service asks.
+// conditional writes and after 429, as services other than AWS throttle, and waits
+// as long as the service asks. Where that is too long, there is no other try: what
+// the service said is worth more than that time ran out.
 type retryer struct{ aws.RetryerV2 }
 
 func newRetryer() aws.Retryer {
@@ -159,6 +163,7 @@ func newRetryer() aws.Retryer {
 		o.MaxAttempts = maxAttempts
 		o.MaxBackoff = 5 * time.Second
 		o.RateLimiter = noLimit{}
+		o.Retryables = append(o.Retryables, retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}})
 	})
 	return retryer{retry.AddWithErrorCodes(standard, "ConditionalRequestConflict", "OperationAborted").(aws.RetryerV2)}
 }
@@ -172,14 +177,35 @@ func (noLimit) GetToken(context.Context, uint) (func() error, error) {
 }
 func (noLimit) AddTokens(uint) error { return nil }
 
-// longestWait bounds what a service may ask for.
+// longestWait bounds what a service may ask for between two tries.
 const longestWait = time.Minute
 
-func (r retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
+// errLongWait ends the tries of a request.
+var errLongWait = errors.New("the service asks for a longer wait than there is time")
+
+// asked is how long the service asks to wait.
+func asked(err error) (time.Duration, bool) {
 	if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && re.Response != nil {
-		if s, e := strconv.Atoi(re.Response.Header.Get("Retry-After")); e == nil && s >= 0 {
-			return min(time.Duration(s)*time.Second, longestWait), nil
+		if s, e := strconv.ParseInt(re.Response.Header.Get("Retry-After"), 10, 32); e == nil && s >= 0 {
+			return time.Duration(s) * time.Second, true
 		}
 	}
+	return 0, false
+}
+
+func (r retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
+	if wait, ok := asked(err); ok {
+		return wait, nil
+	}
 	return r.RetryerV2.RetryDelay(attempt, err)
+}
+
+// GetRetryToken is asked before each wait.
+func (r retryer) GetRetryToken(ctx context.Context, err error) (func(error) error, error) {
+	if wait, ok := asked(err); ok {
+		if end, ends := ctx.Deadline(); wait > longestWait || ends && time.Until(end) < wait {
+			return nil, errLongWait
+		}
+	}
+	return r.RetryerV2.GetRetryToken(ctx, err)
 }

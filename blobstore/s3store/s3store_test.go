@@ -70,6 +70,7 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]faults.Fault{
 		"throttled":            faults.Answer(503, "SlowDown", "Retry-After", "0"),
+		"throttled by others":  faults.Answer(429, "TooManyRequests"),
 		"conflict":             faults.Answer(409, "ConditionalRequestConflict"),
 		"internal error":       faults.Answer(500, "InternalError"),
 		"connection reset":     faults.Reset,
@@ -83,6 +84,24 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 			require.NoError(t, err)
 			assert.Len(t, proxy.Requests(), 3)
 			assert.Equal(t, "body", read(t, store, root.Join("a")))
+		})
+	}
+}
+
+// A service that asks for patience gets it, if it asks for no more than there is.
+// What it said is told then, and not that time ran out.
+func TestServiceAsksForPatience(t *testing.T) {
+	t.Parallel()
+	for name, wait := range map[string]string{"more than any tick has": "3600", "more than this one has": "59"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, proxy, root := proxied(t)
+			proxy.Inject(9, faults.Method(http.MethodPut), faults.Answer(503, "SlowDown", "Retry-After", wait))
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+			defer cancel()
+			_, err := store.Put(ctx, root.Join("a"), strings.NewReader("body"), blobstore.PutOptions{})
+			require.ErrorContains(t, err, "SlowDown")
+			assert.Len(t, proxy.Requests(), 1)
 		})
 	}
 }
