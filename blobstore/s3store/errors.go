@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -62,6 +63,9 @@ func explain(ctx context.Context, op string, err error) error {
 		e.Status = re.HTTPStatusCode()
 	}
 	hint, condition := conditionOf(op, e.Code, e.Status)
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		hint = "is the endpoint right? Where the bucket is not part of a host's name, as with most services of one's own, say --s3-path-style"
+	}
 	e.Advice = hint
 	e.Err = short(err)
 	if condition != nil {
@@ -104,6 +108,10 @@ func short(err error) error {
 		}
 		return send.Err
 	}
+	if unread, ok := errors.AsType[*smithy.DeserializationError](err); ok {
+		why, _, _ := strings.Cut(unread.Err.Error(), "\n")
+		return fmt.Errorf("the answer cannot be read: %s", why)
+	}
 	if op, ok := errors.AsType[*smithy.OperationError](err); ok {
 		return op.Err
 	}
@@ -118,6 +126,8 @@ func conditionOf(op, code string, status int) (hint string, condition error) {
 	switch code {
 	case "NoSuchBucket":
 		return "create the bucket, or check its name and the endpoint", blobstore.ErrContainer
+	case "InvalidBucketName":
+		return "the name of a bucket has 3 to 63 lower-case letters, digits, hyphens and dots", blobstore.ErrContainer
 	case "NoSuchUpload": // no object is missing
 		return "the upload ended before its parts were joined, or had been joined and the answer was lost; try again", nil
 	case "RequestTimeTooSkewed":
@@ -138,15 +148,30 @@ func conditionOf(op, code string, status int) (hint string, condition error) {
 		}
 		return "is the endpoint that of an S3 service? It says 404 and not, as S3 does, what does not exist", nil
 	case http.StatusForbidden:
-		return "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, as manifests/iam shows", blobstore.ErrPermission
+		return rightsFor(op) + "; grant it, as manifests/iam shows", blobstore.ErrPermission
 	case http.StatusPreconditionFailed:
 		return "", blobstore.ErrPrecondition
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return "the service is overloaded or throttles; try again later", nil
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect:
+		return "the endpoint sends requests elsewhere: is it that of an S3 service, and is its scheme right?", nil
 	case http.StatusNotImplemented:
 		return "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service", nil
 	}
 	return "", nil
+}
+
+// rightsFor names the right that a denied request needed.
+func rightsFor(op string) string {
+	switch op {
+	case "put":
+		return "this needs s3:PutObject below the folder, and with a KMS key of one's own kms:GenerateDataKey"
+	case "copy":
+		return "this needs s3:GetObject on the source and s3:PutObject on the destination"
+	case "delete":
+		return "this needs s3:DeleteObject below the folder"
+	}
+	return "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist"
 }
 
 // maxAttempts bounds the tries of one request.
