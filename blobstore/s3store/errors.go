@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -55,6 +56,9 @@ func explain(ctx context.Context, op string, err error) error {
 	}
 	if err, ok := noCredentials(err); ok {
 		return err
+	}
+	if own, ok := errors.AsType[*Error](err); ok {
+		return own
 	}
 	e := &Error{Code: codeOf(err)}
 	if re, ok := errors.AsType[*awshttp.ResponseError](err); ok {
@@ -109,13 +113,21 @@ func short(err error) error {
 		return send.Err
 	}
 	if unread, ok := errors.AsType[*smithy.DeserializationError](err); ok {
-		why, _, _ := strings.Cut(unread.Err.Error(), "\n")
-		return fmt.Errorf("the answer cannot be read: %s", why)
+		return unreadable(unread.Err)
+	}
+	if unread, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		return unreadable(unread.Err)
 	}
 	if op, ok := errors.AsType[*smithy.OperationError](err); ok {
 		return op.Err
 	}
 	return err
+}
+
+// unreadable is about an answer that is not what S3 says. Some reasons have many lines.
+func unreadable(err error) error {
+	why, _, _ := strings.Cut(err.Error(), "\n")
+	return fmt.Errorf("the answer cannot be read: %s", why)
 }
 
 // conditionOf is what a code and a status amount to. Only what is certain to mean
@@ -178,8 +190,8 @@ func rightsFor(op string) string {
 const maxAttempts = 6
 
 // retryer is the SDK's standard one, which also tries again after a conflict of
-// conditional writes and after 429, as services other than AWS throttle, and waits
-// as long as the service asks. Where that is too long, there is no other try: what
+// conditional writes, after 429, as services other than AWS throttle, and after an
+// answer that broke off; and waits as long as the service asks. Where that is too long, there is no other try: what
 // the service said is worth more than that time ran out.
 type retryer struct{ aws.RetryerV2 }
 
@@ -188,9 +200,19 @@ func newRetryer() aws.Retryer {
 		o.MaxAttempts = maxAttempts
 		o.MaxBackoff = 5 * time.Second
 		o.RateLimiter = noLimit{}
-		o.Retryables = append(o.Retryables, retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}})
+		o.Retryables = append(o.Retryables, retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}},
+			retry.IsErrorRetryableFunc(brokeOff))
 	})
 	return retryer{retry.AddWithErrorCodes(standard, "ConditionalRequestConflict", "OperationAborted").(aws.RetryerV2)}
+}
+
+// brokeOff: the connection ended within an answer that the SDK reads by itself, such
+// as a listing.
+func brokeOff(err error) aws.Ternary {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return aws.TrueTernary
+	}
+	return aws.UnknownTernary
 }
 
 // noLimit: the tick's deadline bounds retries; the SDK's token bucket would end

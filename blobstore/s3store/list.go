@@ -68,7 +68,7 @@ func (l *listing) next(ctx context.Context) (page *s3.ListObjectsV2Output, err e
 	err = l.store.call(ctx, "list", l.dir, func(c *s3.Client) (err error) {
 		page, err = c.ListObjectsV2(ctx, &l.in)
 		if err == nil && page.Name == nil && page.IsTruncated == nil { // nothing, or the page of a portal that asks to log in
-			err = errors.New("the answer is no list")
+			err = &Error{Err: errors.New("the answer is no list"), Advice: "is the endpoint that of an S3 service?"}
 		}
 		return err
 	})

@@ -235,6 +235,29 @@ func TestBodyBreaksOff(t *testing.T) {
 	require.ErrorIs(t, err, blobstore.ErrPrecondition)
 }
 
+// A listing that breaks off is asked for again, and what is no listing is told in one line.
+func TestListingBreaksOff(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	_, err := put(t, store, root.Join("a"), "body", blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, faults.Method(http.MethodGet), faults.CutAfter(150))
+	var names []string
+	for o, err := range store.List(t.Context(), root, blobstore.ListOptions{}) {
+		require.NoError(t, err)
+		names = append(names, o.URI.Base())
+	}
+	assert.Equal(t, []string{"a"}, names)
+
+	proxy.Inject(1, faults.Method(http.MethodGet), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		_, _ = w.Write([]byte("\x1f\x8b\nnot XML"))
+	})
+	for _, err := range store.List(t.Context(), root, blobstore.ListOptions{}) {
+		require.ErrorContains(t, err, "list s3://bucket/app: the answer cannot be read: XML syntax error")
+		assert.NotContains(t, err.Error(), "\n")
+	}
+}
+
 // A success without a list, as of a portal that asks to log in, is an error, and no
 // empty folder.
 func TestAnswerWithoutAList(t *testing.T) {
@@ -245,6 +268,9 @@ func TestAnswerWithoutAList(t *testing.T) {
 	})
 	for _, err := range store.List(t.Context(), root, blobstore.ListOptions{}) {
 		require.ErrorContains(t, err, "the answer is no list")
+		var e *s3store.Error
+		require.ErrorAs(t, err, &e)
+		assert.Contains(t, e.Hint(), "is the endpoint")
 	}
 	assert.Len(t, proxy.Requests(), 1)
 }
