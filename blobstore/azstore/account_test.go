@@ -177,14 +177,14 @@ func TestCopyNamesItsSource(t *testing.T) {
 }
 
 // signature makes a SAS of the emulator's account.
-func signature(t *testing.T, expiry time.Time) string {
+func signature(t *testing.T, start, expiry time.Time) string {
 	t.Helper()
 	credential, err := service.NewSharedKeyCredential(azurite.Account, azurite.Key)
 	require.NoError(t, err)
 	client, err := service.NewClientWithSharedKeyCredential(azurite.URL+"/"+azurite.Account, credential, nil)
 	require.NoError(t, err)
 	signed, err := client.GetSASURL(sas.AccountResourceTypes{Container: true, Object: true},
-		sas.AccountPermissions{Read: true, Write: true, Create: true, Add: true, Delete: true, List: true}, expiry, nil)
+		sas.AccountPermissions{Read: true, Write: true, Create: true, Add: true, Delete: true, List: true}, expiry, &service.GetSASURLOptions{StartTime: &start})
 	require.NoError(t, err)
 	_, token, _ := strings.Cut(signed, "?")
 	return token
@@ -194,7 +194,7 @@ func signature(t *testing.T, expiry time.Time) string {
 func TestSharedAccessSignature(t *testing.T) {
 	t.Parallel()
 	config := configFor(azurite.URL)
-	config.Accounts = map[string]azstore.Access{azurite.Account: {SAS: signature(t, time.Now().Add(time.Hour))}}
+	config.Accounts = map[string]azstore.Access{azurite.Account: {SAS: signature(t, time.Time{}, time.Now().Add(time.Hour))}}
 	store, root := azstore.New(config), folder()
 	obj, err := put(t, store, root.Join("a"), "one", blobstore.PutOptions{IfAbsent: true})
 	require.NoError(t, err)
@@ -216,8 +216,9 @@ func TestSharedAccessSignature(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	t.Parallel()
 	const uri = "wasbs://container@devstoreaccount1.blob.core.windows.net/app"
-	expired := signature(t, time.Now().Add(-time.Minute))
-	wrong := strings.Replace(signature(t, time.Now().Add(time.Hour)), "sig=", "sig=x", 1)
+	expired := signature(t, time.Time{}, time.Now().Add(-time.Minute))
+	early := signature(t, time.Now().Add(time.Hour), time.Now().Add(2*time.Hour))
+	wrong := strings.Replace(signature(t, time.Time{}, time.Now().Add(time.Hour)), "sig=", "sig=x", 1)
 	access := func(a azstore.Access) azstore.Config {
 		config := configFor(azurite.URL)
 		config.Accounts = map[string]azstore.Access{azurite.Account: a}
@@ -233,6 +234,7 @@ func TestMistakes(t *testing.T) {
 		"wrong key":     {access(azstore.Access{Key: someKey}), uri, blobstore.ErrPermission, "Server failed to authenticate the request", "the key is not one of account devstoreaccount1"},
 		"no key at all": {access(azstore.Access{Key: "hush, hush"}), uri, nil, "account devstoreaccount1.blob.core.windows.net: its key is not base64", "as the portal shows it"},
 		"expired SAS":   {access(azstore.Access{SAS: expired}), uri, blobstore.ErrPermission, "Server failed to authenticate the request", "expired at "},
+		"early SAS":     {access(azstore.Access{SAS: early}), uri, blobstore.ErrPermission, "Server failed to authenticate the request", "not valid before "},
 		"wrong SAS":     {access(azstore.Access{SAS: wrong}), uri, blobstore.ErrPermission, "Server failed to authenticate the request", "it has sp=rwdlac"},
 		"no SAS at all": {access(azstore.Access{SAS: "hush"}), uri, nil, "its shared access signature is none", "sig="},
 		"missing container": {configFor(azurite.URL), "wasbs://nowhere@devstoreaccount1.blob.core.windows.net/app", blobstore.ErrContainer, "ContainerNotFound",

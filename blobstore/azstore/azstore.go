@@ -240,12 +240,14 @@ func describe(u blobstore.URI, size *int64, modified *time.Time, etag *azcore.ET
 	return obj
 }
 
-// tagOf spells an ETag as the headers do; listings leave the quotes out.
+// tagOf spells an ETag as a condition wants it. Listings leave the quotes out; a
+// proxy that may change how a body is sent calls it weak, and no weak one meets
+// If-Match.
 func tagOf(etag *azcore.ETag) string {
 	if etag == nil || *etag == "" {
 		return ""
 	}
-	return `"` + strings.Trim(string(*etag), `"`) + `"`
+	return `"` + strings.Trim(strings.TrimPrefix(string(*etag), "W/"), `"`) + `"`
 }
 
 // keyOf is the name of the blob. No segment of it may end in a dot.

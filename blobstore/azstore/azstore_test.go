@@ -379,3 +379,32 @@ func TestCancelWhileWaiting(t *testing.T) {
 	_, _, err := store.Open(ctx, root.Join("a"))
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// A success without a list, as of a portal that asks to log in, is an error, and no
+// empty folder.
+func TestAnswerWithoutAList(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	for _, opts := range []blobstore.ListOptions{{}, {Shallow: true}} {
+		proxy.Inject(1, faults.Method(http.MethodGet), func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusOK)
+		})
+		for _, err := range store.List(t.Context(), root, opts) {
+			require.ErrorContains(t, err, "the answer is no list")
+		}
+		assert.Len(t, proxy.Requests(), 1)
+	}
+}
+
+// A proxy that may change how a body is sent calls ETags weak; no weak one meets
+// If-Match.
+func TestWeakTags(t *testing.T) {
+	t.Parallel()
+	store, proxy, root := proxied(t)
+	obj, err := put(t, store, root.Join("a"), "one", blobstore.PutOptions{})
+	require.NoError(t, err)
+	proxy.Inject(1, faults.Method(http.MethodHead), faults.Headers("ETag", "W/"+obj.Tag))
+	weak, err := store.Stat(t.Context(), root.Join("a"))
+	require.NoError(t, err)
+	assert.Equal(t, obj.Tag, weak.Tag)
+}

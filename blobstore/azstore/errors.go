@@ -37,6 +37,9 @@ func explain(ctx context.Context, a *account, err error) error {
 	case a == nil, errors.Is(err, blobstore.ErrNotExist): // our own words
 		return err
 	}
+	if own, ok := errors.AsType[*Error](err); ok {
+		return own
+	}
 	if answer, ok := errors.AsType[*azcore.ResponseError](err); ok {
 		return explainAnswer(a, answer)
 	}
@@ -141,10 +144,13 @@ func conditionOf(code string, status int) (hint string, condition error) {
 	case http.StatusPreconditionFailed:
 		return "", blobstore.ErrPrecondition
 	case http.StatusNotFound:
-		return "check the endpoint: what answered does not speak as Azure Blob Storage does", nil
+		return notAzure, nil
 	}
 	return "", nil
 }
+
+// notAzure is a hint for answers that Azure does not give.
+const notAzure = "check the endpoint: what answered does not speak as Azure Blob Storage does"
 
 // hint says what may be wrong with the way in which an account was opened.
 func (a *account) hint(answer *http.Response) string {
@@ -158,8 +164,12 @@ func (a *account) hint(answer *http.Response) string {
 	switch {
 	case a.sas != nil:
 		expiry, bad := time.Parse(time.RFC3339, a.sas.Get("se"))
-		if err == nil && bad == nil && now.After(expiry) {
+		if err == nil && bad == nil && !now.Before(expiry) {
 			return "the shared access signature expired at " + a.sas.Get("se") + "; make a new one"
+		}
+		start, bad := time.Parse(time.RFC3339, a.sas.Get("st"))
+		if err == nil && bad == nil && now.Before(start) {
+			return "the shared access signature is not valid before " + a.sas.Get("st") + "; leave its start out, or wait"
 		}
 		return "the shared access signature must be of this account, for its containers and objects (srt=sco, or sr=c of this container), with the permissions racwdl; it has sp=" + a.sas.Get("sp")
 	case a.key != nil:

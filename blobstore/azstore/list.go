@@ -2,6 +2,7 @@ package azstore
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"strings"
 
@@ -28,12 +29,20 @@ func (s *Store) List(ctx context.Context, dir blobstore.URI, opts blobstore.List
 			c := a.container(dir)
 			if opts.Shallow {
 				return each(ctx, c.NewListBlobsHierarchyPager("/", &container.ListBlobsHierarchyOptions{Prefix: &l.prefix, Include: include, MaxResults: size}),
-					func(page container.ListBlobsHierarchyResponse) bool {
-						return l.folders(page.Segment.BlobPrefixes) && l.objects(page.Segment.BlobItems)
+					func(page container.ListBlobsHierarchyResponse) (bool, error) {
+						if page.Segment == nil {
+							return false, noList()
+						}
+						return l.folders(page.Segment.BlobPrefixes) && l.objects(page.Segment.BlobItems), nil
 					})
 			}
 			return each(ctx, c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: &l.prefix, Include: include, MaxResults: size}),
-				func(page container.ListBlobsFlatResponse) bool { return l.objects(page.Segment.BlobItems) })
+				func(page container.ListBlobsFlatResponse) (bool, error) {
+					if page.Segment == nil {
+						return false, noList()
+					}
+					return l.objects(page.Segment.BlobItems), nil
+				})
 		})
 		if err != nil {
 			yield(blobstore.Object{}, err)
@@ -41,15 +50,21 @@ func (s *Store) List(ctx context.Context, dir blobstore.URI, opts blobstore.List
 	}
 }
 
+// noList is about a success without a list, such as the page of a portal that asks
+// to log in.
+func noList() error {
+	return &Error{Err: errors.New("the answer is no list"), Advice: notAzure}
+}
+
 // each passes on page after page, until there are no more or do wants none.
-func each[Page any](ctx context.Context, pager *runtime.Pager[Page], do func(Page) bool) error {
+func each[Page any](ctx context.Context, pager *runtime.Pager[Page], do func(Page) (bool, error)) error {
 	for pager.More() {
 		page, err := pager.NextPage(ctx)
 		if err != nil {
 			return err
 		}
-		if !do(page) {
-			return nil
+		if more, err := do(page); !more {
+			return err
 		}
 	}
 	return nil
@@ -73,6 +88,9 @@ func (l *listing) folders(prefixes []*container.BlobPrefix) bool {
 
 func (l *listing) objects(blobs []*container.BlobItem) bool {
 	for _, b := range blobs {
+		if b.Name == nil || b.Properties == nil {
+			continue
+		}
 		u, ok := l.below(*b.Name)
 		if !ok || strings.HasSuffix(*b.Name, "/") || !isObject(b.Metadata, b.Properties.CopyStatus) {
 			continue

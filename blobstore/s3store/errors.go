@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -55,6 +57,9 @@ func explain(ctx context.Context, op string, err error) error {
 	if err, ok := noCredentials(err); ok {
 		return err
 	}
+	if own, ok := errors.AsType[*Error](err); ok {
+		return own
+	}
 	e := &Error{Code: codeOf(err)}
 	if re, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		e.Status, e.RequestID = re.HTTPStatusCode(), re.ServiceRequestID()
@@ -62,6 +67,9 @@ func explain(ctx context.Context, op string, err error) error {
 		e.Status = re.HTTPStatusCode()
 	}
 	hint, condition := conditionOf(op, e.Code, e.Status)
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		hint = "is the endpoint right? Where the bucket is not part of a host's name, as with most services of one's own, say --s3-path-style"
+	}
 	e.Advice = hint
 	e.Err = short(err)
 	if condition != nil {
@@ -104,10 +112,22 @@ func short(err error) error {
 		}
 		return send.Err
 	}
+	if unread, ok := errors.AsType[*smithy.DeserializationError](err); ok {
+		return unreadable(unread.Err)
+	}
+	if unread, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+		return unreadable(unread.Err)
+	}
 	if op, ok := errors.AsType[*smithy.OperationError](err); ok {
 		return op.Err
 	}
 	return err
+}
+
+// unreadable is about an answer that is not what S3 says. Some reasons have many lines.
+func unreadable(err error) error {
+	why, _, _ := strings.Cut(err.Error(), "\n")
+	return fmt.Errorf("the answer cannot be read: %s", why)
 }
 
 // conditionOf is what a code and a status amount to. Only what is certain to mean
@@ -118,6 +138,8 @@ func conditionOf(op, code string, status int) (hint string, condition error) {
 	switch code {
 	case "NoSuchBucket":
 		return "create the bucket, or check its name and the endpoint", blobstore.ErrContainer
+	case "InvalidBucketName":
+		return "the name of a bucket has 3 to 63 lower-case letters, digits, hyphens and dots", blobstore.ErrContainer
 	case "NoSuchUpload": // no object is missing
 		return "the upload ended before its parts were joined, or had been joined and the answer was lost; try again", nil
 	case "RequestTimeTooSkewed":
@@ -138,20 +160,39 @@ func conditionOf(op, code string, status int) (hint string, condition error) {
 		}
 		return "is the endpoint that of an S3 service? It says 404 and not, as S3 does, what does not exist", nil
 	case http.StatusForbidden:
-		return "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist; grant it, as manifests/iam shows", blobstore.ErrPermission
+		return rightsFor(op) + "; grant it, as manifests/iam shows", blobstore.ErrPermission
 	case http.StatusPreconditionFailed:
 		return "", blobstore.ErrPrecondition
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return "the service is overloaded or throttles; try again later", nil
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect:
+		return "the endpoint sends requests elsewhere: is it that of an S3 service, and is its scheme right?", nil
 	case http.StatusNotImplemented:
 		return "this endpoint does not know the request; conditional writes (If-Match) need AWS, or a recent release of the service", nil
 	}
 	return "", nil
 }
 
+// rightsFor names the right that a denied request needed.
+func rightsFor(op string) string {
+	switch op {
+	case "put":
+		return "this needs s3:PutObject below the folder, and with a KMS key of one's own kms:GenerateDataKey"
+	case "copy":
+		return "this needs s3:GetObject on the source and s3:PutObject on the destination"
+	case "delete":
+		return "this needs s3:DeleteObject below the folder"
+	}
+	return "without s3:ListBucket on the bucket, S3 says 403 for an object that does not exist"
+}
+
 // maxAttempts bounds the tries of one request.
 const maxAttempts = 6
 
 // retryer is the SDK's standard one, which also tries again after a conflict of
-// conditional writes and waits as long as the service asks.
+// conditional writes, after 429, as services other than AWS throttle, and after an
+// answer that broke off; and waits as long as the service asks. Where that is too long, there is no other try: what
+// the service said is worth more than that time ran out.
 type retryer struct{ aws.RetryerV2 }
 
 func newRetryer() aws.Retryer {
@@ -159,8 +200,19 @@ func newRetryer() aws.Retryer {
 		o.MaxAttempts = maxAttempts
 		o.MaxBackoff = 5 * time.Second
 		o.RateLimiter = noLimit{}
+		o.Retryables = append(o.Retryables, retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}},
+			retry.IsErrorRetryableFunc(brokeOff))
 	})
 	return retryer{retry.AddWithErrorCodes(standard, "ConditionalRequestConflict", "OperationAborted").(aws.RetryerV2)}
+}
+
+// brokeOff: the connection ended within an answer that the SDK reads by itself, such
+// as a listing.
+func brokeOff(err error) aws.Ternary {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return aws.TrueTernary
+	}
+	return aws.UnknownTernary
 }
 
 // noLimit: the tick's deadline bounds retries; the SDK's token bucket would end
@@ -172,14 +224,35 @@ func (noLimit) GetToken(context.Context, uint) (func() error, error) {
 }
 func (noLimit) AddTokens(uint) error { return nil }
 
-// longestWait bounds what a service may ask for.
+// longestWait bounds what a service may ask for between two tries.
 const longestWait = time.Minute
 
-func (r retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
+// errLongWait ends the tries of a request.
+var errLongWait = errors.New("the service asks for a longer wait than there is time")
+
+// asked is how long the service asks to wait.
+func asked(err error) (time.Duration, bool) {
 	if re, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && re.Response != nil {
-		if s, e := strconv.Atoi(re.Response.Header.Get("Retry-After")); e == nil && s >= 0 {
-			return min(time.Duration(s)*time.Second, longestWait), nil
+		if s, e := strconv.ParseInt(re.Response.Header.Get("Retry-After"), 10, 32); e == nil && s >= 0 {
+			return time.Duration(s) * time.Second, true
 		}
 	}
+	return 0, false
+}
+
+func (r retryer) RetryDelay(attempt int, err error) (time.Duration, error) {
+	if wait, ok := asked(err); ok {
+		return wait, nil
+	}
 	return r.RetryerV2.RetryDelay(attempt, err)
+}
+
+// GetRetryToken is asked before each wait.
+func (r retryer) GetRetryToken(ctx context.Context, err error) (func(error) error, error) {
+	if wait, ok := asked(err); ok {
+		if end, ends := ctx.Deadline(); wait > longestWait || ends && time.Until(end) < wait {
+			return nil, errLongWait
+		}
+	}
+	return r.RetryerV2.GetRetryToken(ctx, err)
 }

@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"strconv"
@@ -66,6 +67,9 @@ func (l *listing) more() bool { return l.pages == 0 || l.in.ContinuationToken !=
 func (l *listing) next(ctx context.Context) (page *s3.ListObjectsV2Output, err error) {
 	err = l.store.call(ctx, "list", l.dir, func(c *s3.Client) (err error) {
 		page, err = c.ListObjectsV2(ctx, &l.in)
+		if err == nil && page.Name == nil && page.IsTruncated == nil { // nothing, or the page of a portal that asks to log in
+			err = &Error{Err: errors.New("the answer is no list"), Advice: "is the endpoint that of an S3 service?"}
+		}
 		return err
 	})
 	if err != nil {

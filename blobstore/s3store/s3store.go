@@ -240,22 +240,74 @@ func (s *Store) Stat(ctx context.Context, u blobstore.URI) (blobstore.Object, er
 	return obj, err
 }
 
-// Open implements [blobstore.Store] with GetObject.
+// Open implements [blobstore.Store] with GetObject. A connection that breaks is
+// taken up where it broke, as long as the object is the same.
 func (s *Store) Open(ctx context.Context, u blobstore.URI) (io.ReadCloser, blobstore.Object, error) {
-	var obj blobstore.Object
-	var body io.ReadCloser
-	err := s.call(ctx, "open", u, func(c *s3.Client) error {
-		if u.Key() == "" { // the SDK cannot ask for it
-			return blobstore.ErrNotExist
-		}
-		out, err := c.GetObject(ctx, &s3.GetObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()})
-		if err == nil {
-			body = out.Body
-			obj = describe(u, out.ContentLength, out.LastModified, out.ETag)
-		}
+	if u.Key() == "" { // the SDK cannot ask for it
+		return nil, blobstore.Object{}, &blobstore.Error{Op: "open", URI: u, Err: blobstore.ErrNotExist}
+	}
+	out, err := s.get(ctx, u, 0, "")
+	if err != nil {
+		return nil, blobstore.Object{}, err
+	}
+	obj := describe(u, out.ContentLength, out.LastModified, out.ETag)
+	return &body{out.Body, ctx, s, obj, 0, 0}, obj, nil
+}
+
+// get asks for an object from a byte on, and only for the one that has the tag, "" for
+// any.
+func (s *Store) get(ctx context.Context, u blobstore.URI, from int64, tag string) (out *s3.GetObjectOutput, err error) {
+	in := &s3.GetObjectInput{Bucket: bucket(u), Key: key(u), RequestPayer: s.payer()}
+	if from > 0 {
+		in.Range = aws.String(fmt.Sprintf("bytes=%d-", from))
+	}
+	if tag != "" {
+		in.IfMatch = aws.String(tag)
+	}
+	err = s.call(ctx, "open", u, func(c *s3.Client) (err error) {
+		out, err = c.GetObject(ctx, in)
 		return err
 	})
-	return body, obj, err
+	return out, err
+}
+
+// body is an object being read.
+type body struct {
+	io.ReadCloser
+	ctx    context.Context
+	store  *Store
+	object blobstore.Object
+	read   int64
+	breaks int // since a byte came
+}
+
+// maxBreaks is how often a body is taken up without getting any further.
+const maxBreaks = 3
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	if n > 0 {
+		b.breaks = 0
+	}
+	if err == nil || err == io.EOF || b.object.Tag == "" || b.object.Size < 0 || b.ctx.Err() != nil || b.breaks == maxBreaks {
+		return n, err
+	}
+	if b.read == b.object.Size {
+		return n, io.EOF
+	}
+	b.breaks++
+	rest, failed := b.store.get(b.ctx, b.object.URI, b.read, b.object.Tag)
+	if failed != nil {
+		return n, failed
+	}
+	if b.read > 0 && !strings.HasPrefix(aws.ToString(rest.ContentRange), fmt.Sprintf("bytes %d-", b.read)) { // a service without ranges
+		rest.Body.Close()
+		return n, err
+	}
+	b.ReadCloser.Close() //nolint:errcheck // it is broken
+	b.ReadCloser = rest.Body
+	return n, nil
 }
 
 // describe is an object as an answer's headers tell of it. What comes in chunks,

@@ -138,11 +138,19 @@ func notAURI(err error) bool {
 // hintLayout is the way out whatever the command.
 const hintLayout = "take the chkpin that wrote it, or a newer one; this one changes nothing there"
 
-// writing: a write that failed. What does not exist then is the place to write
-// to, as on a volume that is not mounted.
+// writing: a write that failed, and not since its source broke off. What does not
+// exist then is the place to write to, as on a volume that is not mounted.
 func writing(err error) bool {
 	e, ok := errors.AsType[*blobstore.Error](err)
-	return ok && (e.Op == "put" || e.Op == "copy" || e.Op == "delete")
+	if !ok || e.Op != "put" && e.Op != "copy" && e.Op != "delete" {
+		return false
+	}
+	for inner := e; ok; inner, ok = errors.AsType[*blobstore.Error](inner.Err) {
+		if inner.Op == "read" {
+			return false
+		}
+	}
+	return true
 }
 
 // unclosed: what is missing are files that Flink may not have written yet.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -65,6 +66,16 @@ func TestStorageVerdicts(t *testing.T) {
 		assert.Equal(t, c.want, v.outcome, "%s: %v", c.op, c.err)
 		assert.NotEmpty(t, v.hint, "%s: %v", c.op, c.err)
 	}
+}
+
+// A source that breaks off while it is copied does not ask for the rights to write.
+func TestBrokenSourceHint(t *testing.T) {
+	from, to := blobstore.MustParse("s3://b/state/x"), blobstore.MustParse("file:///state/x")
+	read := &blobstore.Error{Op: "read", URI: from, Err: io.ErrUnexpectedEOF}
+	err := error(&blobstore.Error{Op: "copy", URI: to, Src: from, Err: &blobstore.Error{Op: "put", URI: to, Err: read}})
+	v := verdictOf(t.Context(), err)
+	assert.Equal(t, denied, v.outcome)
+	assert.Contains(t, v.hint, "reachable")
 }
 
 // The condition that counts is found however deep it is wrapped, and what nobody foresaw is exit 1.

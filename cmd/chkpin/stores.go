@@ -2,7 +2,9 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
+	"net/url"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/blobstore/azstore"
@@ -31,6 +33,20 @@ type storeFlags struct {
 type azureFlags struct {
 	AzureEndpoint  string `placeholder:"URL" env:"CHKPIN_AZURE_ENDPOINT" help:"Another service than Azure, without the account's name: http://azurite:10000."`
 	AzureAnonymous bool   `env:"CHKPIN_AZURE_ANONYMOUS" help:"Send no credentials."`
+}
+
+// Validate: an endpoint without its scheme is a mistake that the SDKs tell badly.
+func (c *cli) Validate() error {
+	for _, f := range [][2]string{{"--s3-endpoint", c.S3Endpoint}, {"--azure-endpoint", c.AzureEndpoint}} {
+		flag, endpoint := f[0], f[1]
+		if endpoint == "" {
+			continue
+		}
+		if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {
+			return fmt.Errorf("%s must be a URL such as http://storage:9000", flag)
+		}
+	}
+	return nil
 }
 
 // flinkConf reads the cluster's configuration, if it was given.
