@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -62,7 +63,9 @@ func newPlace(t *testing.T, kind storage, dir string) place {
 	p := place{storage: kind}
 	if kind.plugin == "" {
 		p.store = blobstore.NewFile()
-		p.root = blobstore.MustParse("file://" + filepath.Join(dir, "state"))
+		volume := filepath.Join(dir, "state")
+		require.NoError(t, os.MkdirAll(volume, 0o755), "it is mounted, also when Flink writes nothing to it")
+		p.root = blobstore.MustParse("file://" + volume)
 		p.app = p.root.Join("app")
 		p.checkpoints = p.app.String()
 		return p
