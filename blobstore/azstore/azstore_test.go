@@ -83,12 +83,11 @@ func environment(variables ...string) func(string) string {
 // proxied opens a store that reaches Azurite through a proxy.
 func proxied(t *testing.T) (*azstore.Store, *faults.Proxy, blobstore.URI) {
 	t.Helper()
-	proxy := faults.Start(t, azurite.URL)
-	return azstore.New(configFor(proxy.URL)), proxy, folder()
+	return impatient(t, 0)
 }
 
-// impatient opens a store that reaches Azurite through a proxy, and soon gives up
-// a request on which nothing moves.
+// impatient is proxied with a store that gives up a request on which nothing moves
+// for this time.
 func impatient(t *testing.T, silence time.Duration) (*azstore.Store, *faults.Proxy, blobstore.URI) {
 	t.Helper()
 	proxy := faults.Start(t, azurite.URL)

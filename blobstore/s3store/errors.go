@@ -191,8 +191,9 @@ const maxAttempts = 6
 
 // retryer is the SDK's standard one, which also tries again after a conflict of
 // conditional writes, after 429, as services other than AWS throttle, and after an
-// answer that broke off; and waits as long as the service asks. Where that is too long, there is no other try: what
-// the service said is worth more than that time ran out.
+// answer that broke off; and waits as long as the service asks. Where that is too
+// long, there is no other try: what the service said is worth more than that time
+// ran out.
 type retryer struct{ aws.RetryerV2 }
 
 func newRetryer() aws.Retryer {

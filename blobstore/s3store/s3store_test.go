@@ -36,13 +36,11 @@ func configFor(server servers.S3, url string) s3store.Config {
 // proxied opens a store that reaches versitygw through a proxy.
 func proxied(t *testing.T) (*s3store.Store, *faults.Proxy, blobstore.URI) {
 	t.Helper()
-	server := servers.VersityGW(t, []string{"bucket", "other"})
-	proxy := faults.Start(t, server.URL)
-	return s3store.New(configFor(server, proxy.URL)), proxy, blobstore.MustParse("s3://bucket/app")
+	return impatient(t, 0)
 }
 
-// impatient opens a store that reaches versitygw through a proxy, and soon gives
-// up a request on which nothing moves.
+// impatient is proxied with a store that gives up a request on which nothing moves
+// for this time.
 func impatient(t *testing.T, silence time.Duration) (*s3store.Store, *faults.Proxy, blobstore.URI) {
 	t.Helper()
 	server := servers.VersityGW(t, []string{"bucket", "other"})
@@ -395,11 +393,9 @@ func TestFailedPartsAreAborted(t *testing.T) {
 	assert.True(t, last.Query.Has("uploadId"))
 }
 
-// The answer to the last request of a copy in parts is lost, and a service that has
-// done what it was asked says that there is no such upload any more: nothing is
-// missing, as it would be if Flink had deleted the source.
-func TestLostAnswerOfACopyInParts(t *testing.T) {
-	t.Parallel()
+// withLarge opens a store that has an object above the service's limit for one copy.
+func withLarge(t *testing.T) (*s3store.Store, *faults.Proxy, blobstore.URI) {
+	t.Helper()
 	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
 	proxy := faults.Start(t, server.URL)
 	config := configFor(server, proxy.URL)
@@ -408,10 +404,19 @@ func TestLostAnswerOfACopyInParts(t *testing.T) {
 	src := blobstore.MustParse("s3://bucket/app/large")
 	_, err := store.Put(t.Context(), src, bytes.NewReader(make([]byte, 6<<20)), blobstore.PutOptions{})
 	require.NoError(t, err)
+	return store, proxy, src
+}
+
+// The answer to the last request of a copy in parts is lost, and a service that has
+// done what it was asked says that there is no such upload any more: nothing is
+// missing, as it would be if Flink had deleted the source.
+func TestLostAnswerOfACopyInParts(t *testing.T) {
+	t.Parallel()
+	store, proxy, src := withLarge(t)
 	last := func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploadId") }
 	proxy.Inject(1, last, faults.Lost)
 	proxy.Inject(1, last, faults.Answer(404, "NoSuchUpload"))
-	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	_, err := store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
 	require.ErrorContains(t, err, "NoSuchUpload")
 	assert.NotErrorIs(t, err, blobstore.ErrNotExist)
 }
@@ -419,16 +424,9 @@ func TestLostAnswerOfACopyInParts(t *testing.T) {
 // What a service leaves out of its answers is an error, and no reason to break down.
 func TestCopyInPartsWithPoorAnswers(t *testing.T) {
 	t.Parallel()
-	server := servers.VersityGW(t, []string{"bucket"}, "--copy-object-threshold", "5242880")
-	proxy := faults.Start(t, server.URL)
-	config := configFor(server, proxy.URL)
-	config.CopyPartSize = 5 << 20
-	store := s3store.New(config)
-	src := blobstore.MustParse("s3://bucket/app/large")
-	_, err := store.Put(t.Context(), src, bytes.NewReader(make([]byte, 6<<20)), blobstore.PutOptions{})
-	require.NoError(t, err)
+	store, proxy, src := withLarge(t)
 	proxy.Inject(1, faults.Method(http.MethodHead), faults.InChunks)
-	_, err = store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
+	_, err := store.Copy(t.Context(), blobstore.MustParse("s3://bucket/app/copy"), src)
 	require.ErrorContains(t, err, "does not say how large")
 	proxy.Inject(1, func(r *http.Request) bool { return r.URL.Query().Has("partNumber") }, func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 		w.WriteHeader(http.StatusOK)

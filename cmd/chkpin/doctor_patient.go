@@ -54,10 +54,10 @@ type clusterFacts struct {
 	stats    flinkrest.Checkpoints
 	statsErr error // flinkrest.ErrNotFound: checkpointing is off
 	config   flinkrest.CheckpointConfig
-	untold   []error // calls that ticks do not need, and somebody in between refuses
+	newest   *checkpoint.Latest // nil when no checkpoint has a path
 
-	configHidden bool               // one of them is what config holds
-	newest       *checkpoint.Latest // nil when no checkpoint has a path
+	untold       []error // calls that ticks do not need, and somebody in between refuses
+	configHidden bool    // one of them is what config holds
 }
 
 // sourceFacts are about the job's newest checkpoint in the store.

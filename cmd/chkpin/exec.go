@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/manifest"
 )
 
 type execCommand struct {
@@ -96,9 +97,6 @@ func (c *execCommand) place() (place, error) {
 // or wrapper they are given to.
 var actions = []string{"standalone-job", "run", "run-application"}
 
-// entryPoint is the class that the scripts of application mode end in.
-const entryPoint = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
-
 // placeIn finds where Flink still reads options as its own: right after its
 // action. Its parsers stop at the first word they do not know, and hand all that
 // follows to the job (measured on 1.20.5 and 2.3.0). A run that does not follow
@@ -115,7 +113,7 @@ func placeIn(command []string) (place, bool) {
 	isFlink := isFrontend(command[0])
 	for i := 1; i < len(command); i++ {
 		switch word := command[i]; {
-		case word == entryPoint, word == "standalone-job":
+		case word == manifest.EntryPointClass, word == "standalone-job":
 			return place{at: i + 1}, true
 		case isScript(i):
 			return place{at: i + 2}, true
@@ -134,7 +132,7 @@ func placeIn(command []string) (place, bool) {
 
 // isFrontend reports whether a word starts Flink's command line.
 func isFrontend(word string) bool {
-	return path.Base(word) == "flink" || word == "org.apache.flink.client.cli.CliFrontend"
+	return path.Base(word) == "flink" || word == manifest.FrontendClass
 }
 
 // startScript is the script that an image's entry point starts, and startActions

@@ -140,8 +140,8 @@ func (s *Start) take(name, argument string, settings map[string]string) {
 
 // The classes that the scripts of Flink end in.
 const (
-	entryPointClass = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
-	frontendClass   = "org.apache.flink.client.cli.CliFrontend"
+	EntryPointClass = "org.apache.flink.container.entrypoint.StandaloneApplicationClusterEntryPoint"
+	FrontendClass   = "org.apache.flink.client.cli.CliFrontend"
 )
 
 // actionIn finds the word after which Flink's options stand.
@@ -149,11 +149,11 @@ func actionIn(words []string) (at int, action string) {
 	flink := false
 	for i, word := range words {
 		switch base := path.Base(word); {
-		case base == "standalone-job" || base == "standalone-job.sh" || word == entryPointClass:
+		case base == "standalone-job" || base == "standalone-job.sh" || word == EntryPointClass:
 			return i, "standalone-job"
 		case flink && (word == "run" || word == "run-application"):
 			return i, word
-		case base == "flink" || word == frontendClass:
+		case base == "flink" || word == FrontendClass:
 			flink = true
 		}
 	}
