@@ -187,12 +187,12 @@ func TestTheSourceVanishesInEveryTry(t *testing.T) {
 	_, err := Pin(t.Context(), store, app, &seen, PinOptions{Sleep: noSleep})
 	var vanished *VanishedError
 	require.ErrorAs(t, err, &vanished)
-	require.Equal(t, tries, vanished.Times)
+	require.Equal(t, sourceTries, vanished.Times)
 	require.NotEmpty(t, vanished.Last.Missing)
-	require.Regexp(t, `^the job's newest checkpoint was deleted while it was copied, 4 times in a row; the last was \S+/chk-9/_metadata \(\d+ files? missing: `, err.Error())
+	require.Regexp(t, `^the job's newest checkpoint was deleted while it was copied, 10 times in a row; the last was \S+/chk-15/_metadata \(\d+ files? missing: `, err.Error())
 	require.False(t, exists(t, job.store, LayoutOf(app).Metadata))
 	job.pins(app, PinOptions{})
-	job.requireRestores(app, 10)
+	job.requireRestores(app, 16)
 }
 
 // What stands under a name of ours and is not named by the pin is copied over:

@@ -134,9 +134,16 @@ type Pinned struct {
 // defaultTimeout bounds what publishes.
 const defaultTimeout = 5 * time.Minute
 
-// tries bounds how often a tick starts again because others changed what it was
-// working on.
-const tries = 4
+const (
+	// tries bounds how often a tick starts again because others changed what it was
+	// working on.
+	tries = 4
+
+	// sourceTries bounds it when the job deleted the checkpoint. They are more, because
+	// a job with short intervals that retains one checkpoint does that all day, and what
+	// was copied of shared state counts in the next try. PinOptions.Timeout ends them, too.
+	sourceTries = 10
+)
 
 var (
 	// errVanished: the source was deleted while it was copied. The cause is a
@@ -236,26 +243,31 @@ func (t *tick) warn(format string, args ...any) {
 // run starts the tick again when its source vanishes, for by then the job has a
 // newer checkpoint, and when another chkpin changes the pin.
 func (t *tick) run(ctx context.Context) error {
-	inARow := 0 // tries from whose hands the source vanished
-	for try := 1; ; try++ {
+	disturbed := 0       // tries in which another chkpin got in the way
+	gone, inARow := 0, 0 // tries from whose hands the source vanished
+	for {
 		t.pinned = Pinned{}
 		err := t.once(ctx)
 		vanished := errors.Is(err, errVanished)
-		inARow++
-		if !vanished {
+		switch {
+		case vanished:
+			gone++
+			inARow++
+		case errors.Is(err, errTaken), errors.Is(err, errOvertaken), errors.Is(err, ErrCollecting):
+			disturbed++
 			inARow = 0
-		}
-		if !vanished && !errors.Is(err, errTaken) && !errors.Is(err, errOvertaken) && !errors.Is(err, ErrCollecting) {
+		default:
 			return err
 		}
-		again := try < tries
+		last := disturbed == tries || gone == sourceTries
+		again := !last
 		if again {
-			t.opts.Logger.Info("starting again", "checkpoint", t.pinned.Source, "try", try, "reason", err)
+			t.opts.Logger.Info("starting again", "checkpoint", t.pinned.Source, "try", gone+disturbed, "reason", err)
 			var waitErr error
 			if vanished {
 				again, waitErr = t.awaitNext(ctx)
 			} else {
-				waitErr = t.opts.Sleep(ctx, time.Duration(try)*time.Second)
+				waitErr = t.opts.Sleep(ctx, time.Duration(disturbed)*time.Second)
 			}
 			if waitErr != nil {
 				return waitErr
@@ -268,7 +280,7 @@ func (t *tick) run(ctx context.Context) error {
 		switch {
 		case !errors.As(err, &damaged):
 			return err
-		case vanished && try == tries && !damaged.Unclosed: // before that the JobManager went on naming it: then it is damage
+		case vanished && last && !damaged.Unclosed: // before that the JobManager went on naming it: then it is damage
 			return &VanishedError{Times: inARow, Last: damaged}
 		}
 		return damaged

@@ -428,7 +428,7 @@ func (t *table) add(cell, step, outcome string, took time.Duration) {
 	if t.rows == nil {
 		t.rows = map[string][]string{}
 	}
-	t.rows[cell] = append(t.rows[cell], fmt.Sprintf("%s\t%s\t%s\t%.1f\n", cell, step, outcome, took.Seconds()))
+	t.rows[cell] = append(t.rows[cell], fmt.Sprintf("%s\t%s\t%.1f\t%s\n", cell, step, took.Seconds(), outcome))
 }
 
 // publish prints the table, and writes it to the file that CHKPIN_E2E_REPORT names.
@@ -437,7 +437,7 @@ func (t *table) publish(tb testing.TB, order []cell) {
 	defer t.mu.Unlock()
 	var text bytes.Buffer
 	columns := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprint(columns, "CELL\tSTEP\tOUTCOME\tSECONDS\n")
+	fmt.Fprint(columns, "CELL\tSTEP\tSECONDS\tOUTCOME\n")
 	for _, c := range order {
 		fmt.Fprint(columns, strings.Join(t.rows[c.String()], ""))
 	}
