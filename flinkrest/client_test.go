@@ -87,7 +87,7 @@ func TestNoUsableAnswer(t *testing.T) {
 		},
 		"stack trace": {
 			jsonAnswer(500, `{"errors":["java.util.concurrent.CompletionException: boom\n\tat java.base/java.lang.Thread.run(Unknown Source)"]}`),
-			"500 Internal Server Error: java.util.concurrent.CompletionException: boom", 1,
+			"500 Internal Server Error: java.util.concurrent.CompletionException: boom (6 attempts)", 6,
 		},
 		"too large": {
 			jsonAnswer(200, `{"jobs":[`+strings.Repeat(" ", 1<<10)+`]}`),
@@ -160,12 +160,13 @@ func TestStatusError(t *testing.T) {
 	assert.Equal(t, "500 Internal Server Error: Internal [31m "+strings.Repeat("ä", 186)+"…", status.Error())
 }
 
-// A JobManager that starts or fails over is asked again.
+// A JobManager that starts, fails over or stumbles is asked again.
 func TestRetry(t *testing.T) {
 	for name, first := range map[string]http.HandlerFunc{
 		"bad gateway":        answer(502, "text/html", htmlPage),
 		"not ready":          jsonAnswer(503, `{"errors":["not ready"]}`),
 		"gateway timeout":    answer(504, "text/html", htmlPage),
+		"it stumbled":        jsonAnswer(500, `{"errors":["Internal server error.","<Exception on server side:\n..."]}`),
 		"dropped connection": drop(""),
 		"cut off":            cutOff,
 	} {

@@ -89,6 +89,6 @@ func decode(from rest.Answer, into any) error {
 	return from.JSON(into)
 }
 
-func again(status int) bool {
+func again(_ string, status int) bool {
 	return status == http.StatusTooManyRequests || status/100 == 5 && status != http.StatusNotImplemented
 }

@@ -54,7 +54,7 @@ func open(config rest.Config) (*client, error) {
 			}
 			return from.JSON(into)
 		},
-		Again: func(status int) bool { return status == 502 || status == 503 },
+		Again: func(_ string, status int) bool { return status == 502 || status == 503 },
 		Failed: func(call rest.Call) error {
 			failed := failure(call)
 			return &failed

@@ -66,8 +66,8 @@ type Server struct {
 	// Decode reads an answer, or says why it is none. It is asked about every status.
 	Decode func(from Answer, into any) error
 
-	// Again says whether a call that got this status may well succeed a moment later.
-	Again func(status int) bool
+	// Again says whether a call of this method that got this status may well succeed a moment later.
+	Again func(method string, status int) bool
 
 	// Redirect is [http.Client.CheckRedirect].
 	Redirect func(next *http.Request, via []*http.Request) error
@@ -241,7 +241,7 @@ func (c *Client) retrier(call *Call) *retryablehttp.Client {
 			return false, nil
 		}
 		call.Err = withoutURL(err)
-		again := lost(err) || response != nil && c.server.Again(response.StatusCode)
+		again := lost(err) || response != nil && c.server.Again(call.Method, response.StatusCode)
 		if !again || call.Attempts > c.retries {
 			return false, nil
 		}
