@@ -107,9 +107,15 @@ func (t *tick) checkMounts(ctx context.Context) {
 }
 
 // Warnings says what Flink will refuse or ignore of a checkpoint although every
-// byte of it is there.
+// byte of it is there, and what may be gone soon: a pin that "cp" made names files
+// of the job, which Flink deletes.
 func Warnings(s *Snapshot) []string {
 	var w []string
+	if at := s.Object.URI.Dir(); at.Base() == lastState {
+		if u := namedOutside(s, LayoutOf(at.Dir())); !u.IsZero() {
+			w = append(w, fmt.Sprintf("this pin was copied by something else than chkpin: it names files of another place, such as %s, and restores only as long as they are there", u))
+		}
+	}
 	if s.Changelog() {
 		// Measured on 1.20.5 and 2.3.0: the entry point restores in NO_CLAIM, and
 		// ChangelogStateBackend cannot take the full snapshot that demands, whether it
