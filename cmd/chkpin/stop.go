@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -154,6 +155,9 @@ func (f savepointFlags) stop(ctx context.Context, client *flinkrest.Client, jobI
 		Drain:           f.Drain,
 		Format:          flinkrest.SavepointFormat(strings.ToUpper(f.Format)),
 	})
+	if call, ok := errors.AsType[*flinkrest.CallError](err); ok && call.Method == http.MethodPost && !as[*flinkrest.StatusError](err) && !isGone(err) {
+		return "", unsettled(jobID, err) // it may have been heard
+	}
 	if err != nil {
 		return "", err
 	}
