@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
@@ -120,11 +121,17 @@ func (j Job) Observe(ctx context.Context) (checkpoint.Observation, error) {
 	return obs, nil
 }
 
-// Statistics reads the statistics of a job that [Job.Choose] returned. They are
-// empty, and starting is true, while the JobManager has none that count: 2.3.0
-// answers 500 for a job that initializes, and 404 before it has recovered one, and
-// goes on with either answer for 3 s, also when the job has long been running
-// (AbstractCheckpointStatsHandler keeps it for web.refresh-interval; measured).
+// stale is for how long a JobManager may answer about a job as it was before: 3 s
+// (web.refresh-interval), and something for the way.
+const stale = 5 * time.Second
+
+// Statistics reads the statistics of a job that [Job.Choose] returned. starting is
+// true while the JobManager has none that count: those of a job that initializes
+// are empty, also when it is going to restore (up to 1.15.4), or an error 500
+// (1.20.5, 2.3.0); before a JobManager that was started anew has recovered the job, they are an error
+// 404. It goes on with each of these answers for 3 s, if anybody asked for it, when
+// the job list has long called the job RUNNING (ExecutionGraphCache,
+// AbstractCheckpointStatsHandler). All of that was measured.
 //
 // With 404 it also answers for a job without checkpoints, or one that has ended. Two
 // more calls then tell which it is: the job list, and the job's configuration, which
@@ -135,7 +142,9 @@ func (j Job) Statistics(ctx context.Context, job flinkrest.Job) (stats flinkrest
 	}
 	stats, err = j.Client.Checkpoints(ctx, job.ID)
 	if !errors.Is(err, flinkrest.ErrNotFound) {
-		return stats, false, err
+		empty := stats.Counts == flinkrest.Counts{} && stats.Restored == nil
+		recent := !job.Now.IsZero() && job.Now.Sub(job.Changed) < stale
+		return stats, err == nil && empty && recent, err
 	}
 	if _, err := j.Choose(ctx); err != nil {
 		return stats, false, err // it ended between the two calls

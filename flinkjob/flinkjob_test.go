@@ -44,6 +44,8 @@ func TestJobEndsWhileItIsAsked(t *testing.T) {
 // with errors then, and goes on for 3 s when the job has long been running.
 func TestStatisticsAreNotThereYet(t *testing.T) {
 	const notFound = `{"errors": ["org.apache.flink.runtime.rest.NotFoundException: Job 1624fd774f99507e464787c646439a53 not found"]}`
+	const empty = `{"counts": {"restored": 0, "total": 0, "in_progress": 0, "completed": 0, "failed": 0},
+		"latest": {"completed": null, "savepoint": null, "failed": null, "restored": null}, "history": []}`
 	observe := func(t *testing.T, change func(*replay.JobManager)) (obs checkpoint.Observation, err, lastSeenErr error) {
 		s, err := sample.Unpack(t.TempDir())
 		require.NoError(t, err)
@@ -64,6 +66,10 @@ func TestStatisticsAreNotThereYet(t *testing.T) {
 			jm.Replace(`"state":"RUNNING"`, `"state":"INITIALIZING"`)
 			jm.Set("/jobs/:jobid/checkpoints", http.StatusInternalServerError, `{"errors": ["Internal server error.", "<Exception on server side: …>"]}`)
 		},
+		"it was initializing": func(jm *replay.JobManager) {
+			jm.Replace(`"duration":14776`, `"duration":6919`) // 2 s since the state changed
+			jm.Set("/jobs/:jobid/checkpoints", http.StatusOK, empty)
+		},
 		"it was recovered": func(jm *replay.JobManager) { jm.Set("/jobs/:jobid/checkpoints", http.StatusNotFound, notFound) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -75,7 +81,10 @@ func TestStatisticsAreNotThereYet(t *testing.T) {
 			assert.ErrorIs(t, lastSeenErr, checkpoint.ErrNoCheckpoint, "a job is not stopped of which that is not known")
 		})
 	}
-	_, err, _ := observe(t, func(jm *replay.JobManager) {
+	obs, err, _ := observe(t, func(jm *replay.JobManager) { jm.Set("/jobs/:jobid/checkpoints", http.StatusOK, empty) })
+	require.NoError(t, err)
+	assert.False(t, obs.Starting, "nothing has changed for 9 s: it did start empty")
+	_, err, _ = observe(t, func(jm *replay.JobManager) {
 		jm.Set("/jobs/:jobid/checkpoints", http.StatusNotFound, notFound)
 		jm.Set("/jobs/:jobid/checkpoints/config", http.StatusForbidden, "")
 	})
