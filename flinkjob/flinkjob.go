@@ -126,11 +126,11 @@ func (j Job) Observe(ctx context.Context) (checkpoint.Observation, error) {
 const stale = 5 * time.Second
 
 // Statistics reads the statistics of a job that [Job.Choose] returned. starting is
-// true while the JobManager has none that count: those of a job that initializes
-// are empty, also when it is going to restore (up to 1.15.4), or an error 500
-// (1.20.5, 2.3.0); before a JobManager that was started anew has recovered the job, they are an error
-// 404. It goes on with each of these answers for 3 s, if anybody asked for it, when
-// the job list has long called the job RUNNING (ExecutionGraphCache,
+// true while the JobManager has none that count. Those of a job that initializes are
+// empty, also when it is going to restore (1.13.6, 1.15.4), or an error 500 (1.20.5,
+// 2.3.0); before a JobManager that was started anew has recovered the job, they are
+// an error 404. With each of these answers it goes on for 3 s, once anybody has asked
+// for it, while the job list calls the job RUNNING (ExecutionGraphCache,
 // AbstractCheckpointStatsHandler). All of that was measured.
 //
 // With 404 it also answers for a job without checkpoints, or one that has ended. Two

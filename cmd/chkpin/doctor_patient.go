@@ -198,7 +198,7 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice flin
 	if c.jobErr != nil {
 		return
 	}
-	if c.stats, c.starting, c.statsErr = rest.Statistics(ctx, c.job.Job); c.statsErr != nil {
+	if c.stats, c.starting, c.statsErr = rest.Statistics(ctx, chosen); c.statsErr != nil {
 		return
 	}
 	if c.config, c.statsErr = client.CheckpointConfig(ctx, chosen.ID); forbidden(c.statsErr) {
