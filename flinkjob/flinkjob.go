@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/chkpin/chkpin/blobstore"
 	"github.com/chkpin/chkpin/checkpoint"
@@ -89,10 +90,10 @@ type Job struct {
 
 var _ checkpoint.Job = Job{}
 
-// Observe implements [checkpoint.Job] with two calls. It makes a third when the
-// JobManager does not know the job or its checkpoints, which one answer does not
-// tell apart. Errors are [NoJobError], [AmbiguousError], [ErrCheckpointingOff],
-// [checkpoint.ErrNotAddressable], and those of [flinkrest.Client].
+// Observe implements [checkpoint.Job] with two calls, or one when the job is only
+// starting, and the two more of [Job.Statistics]. Errors are [NoJobError],
+// [AmbiguousError], [ErrCheckpointingOff], [checkpoint.ErrNotAddressable], and those
+// of [flinkrest.Client].
 func (j Job) Observe(ctx context.Context) (checkpoint.Observation, error) {
 	var obs checkpoint.Observation
 	job, err := j.Choose(ctx)
@@ -100,16 +101,12 @@ func (j Job) Observe(ctx context.Context) (checkpoint.Observation, error) {
 		return obs, err
 	}
 	obs.Run = checkpoint.Run{JobID: job.ID, JobName: job.Name, Started: job.Start.UnixMilli()}
-	obs.Starting = job.State == flinkrest.Initializing || job.State == flinkrest.Created
-	stats, err := j.Client.Checkpoints(ctx, job.ID)
-	if errors.Is(err, flinkrest.ErrNotFound) {
-		if _, err := j.Choose(ctx); err != nil {
-			return obs, err // it ended between the two calls
-		}
-		return obs, fmt.Errorf("job %s: %w: %w", job.ID, ErrCheckpointingOff, err)
-	}
+	stats, starting, err := j.Statistics(ctx, job)
 	if err != nil {
 		return obs, err
+	}
+	if obs.Starting = starting; starting {
+		return obs, nil
 	}
 	if obs.Latest, err = j.Latest(stats); err != nil {
 		return obs, fmt.Errorf("job %s: %w", job.ID, err)
@@ -122,6 +119,41 @@ func (j Job) Observe(ctx context.Context) (checkpoint.Observation, error) {
 		obs.Restored = &checkpoint.Restored{ID: from.ID, Path: u}
 	}
 	return obs, nil
+}
+
+// stale is for how long a JobManager may answer about a job as it was before: 3 s
+// (web.refresh-interval), and something for the way.
+const stale = 5 * time.Second
+
+// Statistics reads the statistics of a job that [Job.Choose] returned. starting is
+// true while the JobManager has none that count. Those of a job that initializes are
+// empty, also when it is going to restore (1.13.6, 1.15.4), or an error 500 (1.20.5,
+// 2.3.0); before a JobManager that was started anew has recovered the job, they are
+// an error 404. With each of these answers it goes on for 3 s, once anybody has asked
+// for it, while the job list calls the job RUNNING (ExecutionGraphCache,
+// AbstractCheckpointStatsHandler). All of that was measured.
+//
+// With 404 it also answers for a job without checkpoints, or one that has ended. Two
+// more calls then tell which it is: the job list, and the job's configuration, which
+// is not kept so. Errors are those of [Job.Observe].
+func (j Job) Statistics(ctx context.Context, job flinkrest.Job) (stats flinkrest.Checkpoints, starting bool, err error) {
+	if job.State == flinkrest.Initializing || job.State == flinkrest.Created {
+		return stats, true, nil
+	}
+	stats, err = j.Client.Checkpoints(ctx, job.ID)
+	if !errors.Is(err, flinkrest.ErrNotFound) {
+		empty := stats.Counts == flinkrest.Counts{} && stats.Restored == nil
+		recent := !job.Now.IsZero() && job.Now.Sub(job.Changed) < stale
+		return stats, err == nil && empty && recent, err
+	}
+	if _, err := j.Choose(ctx); err != nil {
+		return stats, false, err // it ended between the two calls
+	}
+	_, configErr := j.Client.CheckpointConfig(ctx, job.ID)
+	if errors.Is(configErr, flinkrest.ErrNotFound) {
+		return stats, false, fmt.Errorf("job %s: %w: %w", job.ID, ErrCheckpointingOff, err)
+	}
+	return stats, configErr == nil, configErr
 }
 
 // Choose returns the live job that is meant, with one call. Errors are

@@ -2,6 +2,7 @@ package flinkjob
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/chkpin/chkpin/checkpoint"
@@ -27,11 +28,15 @@ type Stopped struct {
 var _ checkpoint.Job = (*Stopped)(nil)
 
 // LastSeen asks everything there is to ask about a job that is about to be
-// stopped.
+// stopped. Of one that is only starting that cannot be known yet: the error is
+// [checkpoint.ErrNoCheckpoint], or one of [Job.Observe].
 func (j Job) LastSeen(ctx context.Context) (*Stopped, error) {
 	seen, err := j.Observe(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if seen.Starting {
+		return nil, fmt.Errorf("%w of job %s, which is only starting", checkpoint.ErrNoCheckpoint, seen.Run.JobID)
 	}
 	j.Choice = Choice{ID: seen.Run.JobID}
 	from, err := j.RestorePath(ctx)

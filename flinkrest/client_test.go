@@ -164,6 +164,7 @@ func TestStatusError(t *testing.T) {
 func TestRetry(t *testing.T) {
 	for name, first := range map[string]http.HandlerFunc{
 		"bad gateway":        answer(502, "text/html", htmlPage),
+		"busy gateway":       answer(429, "text/plain", "slow down"),
 		"not ready":          jsonAnswer(503, `{"errors":["not ready"]}`),
 		"gateway timeout":    answer(504, "text/html", htmlPage),
 		"it stumbled":        jsonAnswer(500, `{"errors":["Internal server error.","<Exception on server side:\n..."]}`),

@@ -17,7 +17,8 @@ var (
 
 	// ErrNotFound says that the JobManager does not know the job, or that the job has no checkpointing.
 	// Flink answers both with 404 (FlinkJobNotFoundException; CheckpointingStatisticsHandler,
-	// CheckpointConfigHandler) and tells them apart only in prose; list the jobs to know which.
+	// CheckpointConfigHandler) and tells them apart only in prose; list the jobs to know which. About checkpoints
+	// 2.3.0 goes on with it for 3 s when it has long recovered the job.
 	ErrNotFound = errors.New("job or its checkpointing not found")
 
 	// ErrUnavailable says that no usable answer came: the connection failed, the certificate is not trusted, the

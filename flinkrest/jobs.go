@@ -42,6 +42,13 @@ type Job struct {
 	State State
 	Start time.Time
 	End   time.Time // zero until the job is dead
+
+	// Changed is when its state, or that of one of its tasks, last changed; only the job list tells.
+	Changed time.Time
+
+	// Now is what the JobManager's clock showed when it answered (JobDetails, JobDetailsHandler), zero when it did not
+	// say, as of a dead job in the list.
+	Now time.Time
 }
 
 // JobDetails is what the JobManager tells about one job alone.
@@ -53,9 +60,6 @@ type JobDetails struct {
 
 	// Entered is when the job last entered each state; a state it never was in is absent.
 	Entered map[State]time.Time
-
-	// Now is what the JobManager's clock showed when it answered (JobDetailsHandler), zero when it did not say.
-	Now time.Time
 }
 
 type jobAnswer struct {
@@ -64,13 +68,18 @@ type jobAnswer struct {
 	State      State           `json:"state"`
 	Start      int64           `json:"start-time"`
 	End        int64           `json:"end-time"`
+	Duration   int64           `json:"duration"` // up to now, or to the end
+	Changed    int64           `json:"last-modification"`
 	Type       string          `json:"job-type"`
 	Now        int64           `json:"now"`
 	Timestamps map[State]int64 `json:"timestamps"`
 }
 
 func (a jobAnswer) job() Job {
-	return Job{ID: a.ID, Name: a.Name, State: a.State, Start: instant(a.Start), End: instant(a.End)}
+	if a.Now == 0 && a.Duration > 0 && a.End <= 0 {
+		a.Now = a.Start + a.Duration
+	}
+	return Job{ID: a.ID, Name: a.Name, State: a.State, Start: instant(a.Start), End: instant(a.End), Changed: instant(a.Changed), Now: instant(a.Now)}
 }
 
 // Jobs lists all jobs that the JobManager remembers, dead ones too (GET /jobs/overview), in its own order.
@@ -104,7 +113,7 @@ func (c *Client) Job(ctx context.Context, id string) (JobDetails, error) {
 	if !isJobID(answer.ID) {
 		return JobDetails{}, c.lacks("jobs/"+id, "valid jid")
 	}
-	details := JobDetails{Job: answer.job(), Type: answer.Type, Entered: map[State]time.Time{}, Now: instant(answer.Now)}
+	details := JobDetails{Job: answer.job(), Type: answer.Type, Entered: map[State]time.Time{}}
 	for state, millis := range answer.Timestamps {
 		if millis > 0 {
 			details.Entered[state] = instant(millis)

@@ -66,8 +66,6 @@ func checkpointsComplete(p *patient) []finding {
 	newest := c.stats.LatestCompleted
 	failed := c.stats.LatestFailed
 	switch {
-	case errors.Is(c.statsErr, flinkrest.ErrNotFound):
-		return fault(fmt.Errorf("job %s: %w", c.job.ID, flinkjob.ErrCheckpointingOff), "")
 	case c.statsErr != nil:
 		return fault(c.statsErr, "")
 	case c.configHidden && newest != nil:
@@ -76,6 +74,8 @@ func checkpointsComplete(p *patient) []finding {
 		return notice("wait for the first one", "no checkpoint completed yet")
 	case interval == 0:
 		return fault(fmt.Errorf("job %s: %w: no checkpoint comes by itself", c.job.ID, flinkjob.ErrCheckpointingOff), "")
+	case c.starting:
+		return notice("look again in a moment", "the JobManager does not tell yet what became of checkpoints: the job, or the JobManager, is only starting")
 	case failed != nil && (newest == nil || failed.ID > newest.ID):
 		return doubt("look at the JobManager's checkpoint page; the pin stays at what completed last", "checkpoint %d failed: %s", failed.ID, orDash(firstLineOf(failed.Failure)))
 	case newest == nil:

@@ -52,7 +52,8 @@ type clusterFacts struct {
 	answered time.Time // when it described the job, by our clock
 	jobErr   error     // no live job, or several
 	stats    flinkrest.Checkpoints
-	statsErr error // flinkrest.ErrNotFound: checkpointing is off
+	statsErr error
+	starting bool // stats say nothing yet
 	config   flinkrest.CheckpointConfig
 	newest   *checkpoint.Latest // nil when no checkpoint has a path
 
@@ -131,7 +132,7 @@ func (c *doctorCommand) examine(ctx context.Context, env *environment) (*patient
 	if client != nil {
 		g.Go(func() error {
 			p.ask(gctx, client, c.choice())
-			if p.closed == nil && p.asked() != nil && p.cluster.newest != nil {
+			if p.closed == nil && p.knowsNewest() {
 				p.lookAtSource(gctx, env, flinkjob.Job{Client: client, Choice: c.choice()}, replicas)
 			}
 			return gctx.Err()
@@ -197,7 +198,7 @@ func (p *patient) ask(ctx context.Context, client *flinkrest.Client, choice flin
 	if c.jobErr != nil {
 		return
 	}
-	if c.stats, c.statsErr = client.Checkpoints(ctx, chosen.ID); c.statsErr != nil {
+	if c.stats, c.starting, c.statsErr = rest.Statistics(ctx, chosen); c.statsErr != nil {
 		return
 	}
 	if c.config, c.statsErr = client.CheckpointConfig(ctx, chosen.ID); forbidden(c.statsErr) {
@@ -331,6 +332,12 @@ func (p *patient) application() bool {
 func (p *patient) session() bool {
 	return p.cluster != nil && p.cluster.err == nil && p.cluster.confErr == nil && !p.application()
 }
+
+// knowsNewest reports whether the job has a checkpoint that a tick would pin.
+func (p *patient) knowsNewest() bool { return p.asked() != nil && p.cluster.newest != nil }
+
+// ticked reports whether a tick was tried.
+func (p *patient) ticked() bool { return p.closed == nil && p.knowsNewest() && !p.source.empty }
 
 // asked is the cluster if it answered about the job, else nil.
 func (p *patient) asked() *clusterFacts {

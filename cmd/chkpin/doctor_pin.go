@@ -134,7 +134,7 @@ func jobContinuesThePin(p *patient) []finding {
 		return fault(p.tickErr, "")
 	case errors.Is(p.tickErr, checkpoint.ErrNewer):
 		return doubt("is another chkpin at work, or are two jobs? The next tick settles it, or says so again", "%v", p.tickErr)
-	case p.tickErr == nil && p.asked() != nil && p.pin.Pin != nil:
+	case p.tickErr == nil && p.ticked() && p.pin.Pin != nil:
 		return fine("the job that runs goes on from what is pinned")
 	}
 	return nil

@@ -206,7 +206,7 @@ func TestFindings(t *testing.T) {
 		"no job":            {func(p *patient) { p.cluster.jobErr = &flinkjob.NoJobError{URL: "http://jm"} }, "job", severe, "no live job at http://jm", nothing},
 		"several jobs":      {func(p *patient) { p.cluster.jobErr = &flinkjob.AmbiguousError{URL: "http://jm"} }, "job", severe, "live jobs at http://jm", ambiguous},
 		"it restarts":       {func(p *patient) { p.cluster.job.State = flinkrest.Restarting }, "job", doubtful, "is RESTARTING", done},
-		"checkpointing off": {func(p *patient) { p.cluster.statsErr = flinkrest.ErrNotFound }, "checkpointing", severe, "checkpointing is off", nothing},
+		"checkpointing off": {func(p *patient) { p.cluster.statsErr = flinkjob.ErrCheckpointingOff }, "checkpointing", severe, "checkpointing is off", nothing},
 		"no interval":       {func(p *patient) { p.cluster.config.Interval = 0 }, "checkpointing", severe, "no checkpoint comes by itself", nothing},
 		"a long interval": {func(p *patient) { p.cluster.config.Interval = 6 * time.Hour },
 			"checkpointing", noted, "every 6h0m0s only", done},

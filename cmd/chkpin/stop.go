@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -33,8 +34,16 @@ type savepointFlags struct {
 	StopTimeout time.Duration `default:"10m" env:"CHKPIN_STOP_TIMEOUT" help:"For the savepoint; after it the command fails, though Flink goes on."`
 }
 
-// savepointInterval is how often the JobManager is asked how far it is.
-const savepointInterval = 500 * time.Millisecond
+const (
+	// savepointInterval is how often the JobManager is asked how far it is.
+	savepointInterval = 500 * time.Millisecond
+
+	// savepointSilence is how often in a row it may fail to answer that, each time with
+	// all retries of a call: half a minute when it is gone, a minute when it hangs. It
+	// keeps the answer for 5 minutes (rest.async.store-duration), also in application
+	// mode, but not over its own end.
+	savepointSilence = 4
+)
 
 // savepointError: the job did not stop with a savepoint.
 type savepointError struct {
@@ -146,17 +155,24 @@ func (f savepointFlags) stop(ctx context.Context, client *flinkrest.Client, jobI
 		Drain:           f.Drain,
 		Format:          flinkrest.SavepointFormat(strings.ToUpper(f.Format)),
 	})
+	if call, ok := errors.AsType[*flinkrest.CallError](err); ok && call.Method == http.MethodPost && !as[*flinkrest.StatusError](err) && !isGone(err) {
+		return "", unsettled(jobID, err) // it may have been heard
+	}
 	if err != nil {
 		return "", err
 	}
 	ticker := time.NewTicker(savepointInterval)
 	defer ticker.Stop()
-	for {
+	for failures := 0; ; {
 		savepoint, err := client.Savepoint(limited, jobID, trigger)
+		failures++
+		if err == nil {
+			failures = 0
+		}
 		switch {
 		case limited.Err() != nil && ctx.Err() == nil:
 			return "", unsettled(jobID, &savepointError{jobID, fmt.Sprintf("not complete after %s", f.StopTimeout)})
-		case err != nil:
+		case err != nil && (failures == savepointSilence || !mayRecover(err)):
 			return "", unsettled(jobID, err)
 		case savepoint.Done && savepoint.Location == "":
 			return "", &savepointError{jobID, cmp.Or(savepoint.Failure, "Flink does not say why")}

@@ -273,7 +273,7 @@ func (c *transitionCommand) onPlatform(ctx context.Context, env *environment) (t
 // time. What was in the desired state all along need not move.
 func (c *transitionCommand) awaitTriggered(ctx context.Context, env *environment, client *vvp.Client, before vvp.Deployment, desired vvp.State, r *transitionResult) error {
 	moved := r.Result == resultUnchanged || before.State == desired
-	_, err := c.await(ctx, env, awaiting{state: string(desired), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
+	_, err := c.await(ctx, env, awaiting{answered: true, state: string(desired), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
 		d, err := client.Deployment(ctx, c.VVPNamespace, c.TriggerDeployment)
 		if err != nil {
 			return false, err
@@ -312,7 +312,7 @@ type awaiting struct {
 	state    string
 	of       *sighting
 	look     func(context.Context) (reached bool, err error)
-	starting bool // who is asked may not be up yet
+	answered bool // who is asked has answered before, or may not be up yet
 }
 
 // await looks until the state is reached or an error ends it. A job may yet be
@@ -322,7 +322,7 @@ type awaiting struct {
 func (p patience) await(ctx context.Context, env *environment, a awaiting) (attempts int, err error) {
 	ticker := time.NewTicker(time.Duration(p.Interval))
 	defer ticker.Stop()
-	answered, shown := a.starting, ""
+	answered, shown := a.answered, ""
 	for attempt := 1; ; attempt++ {
 		reached, err := a.look(ctx)
 		switch {

@@ -61,7 +61,7 @@ func (c *transitionCommand) onJobManagers(ctx context.Context, env *environment)
 		}
 	}
 
-	r.Attempts, err = c.await(ctx, env, awaiting{starting: true, state: string(awaited), of: &r.Monitor, look: func(ctx context.Context) (bool, error) {
+	r.Attempts, err = c.await(ctx, env, awaiting{answered: true, state: string(awaited), of: &r.Monitor, look: func(ctx context.Context) (bool, error) {
 		job, err := newestJob(ctx, monitor, c.MonitorJob)
 		if err != nil {
 			return false, aboutJob(err, "--monitor-job")
@@ -122,10 +122,11 @@ func (c *transitionCommand) act(ctx context.Context, env *environment, client *f
 	if !c.Wait {
 		return nil
 	}
-	_, err = c.await(ctx, env, awaiting{state: string(flinkrest.Canceled), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
+	_, err = c.await(ctx, env, awaiting{answered: true, state: string(flinkrest.Canceled), of: &r.Trigger, look: func(ctx context.Context) (bool, error) {
 		now, err := newestJob(ctx, client, job.ID)
-		if errors.Is(err, flinkrest.ErrUnavailable) && !as[*flinkrest.StatusError](err) {
-			// In application mode the JobManager ends with its job, and this is all that can be known.
+		if isGone(err) {
+			// In application mode the JobManager ends with its job, and this is all that can be known. One that does
+			// not answer for a while may be there, and its job run.
 			r.Warnings = append(r.Warnings, fmt.Sprintf("the JobManager went away after it took the request: %v", err))
 			return true, nil
 		}

@@ -72,12 +72,13 @@ func platformDoes(ts *testscript.TestScript, neg bool, args []string) {
 //	cluster has ID NAME STATE…      a job that is in a state, and comes to the others in turn
 //	cluster fails TEXT              savepoints fail so
 //	cluster ends                    with the job that is cancelled, as in application mode
+//	cluster hangs N                 it does not answer the next N questions after a change
 //	cluster was asked [CHANGE…]     exactly these changes came so far, each "cancel ID" or "stop ID"
 //	cluster stop
 func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
 	s := storyOf(ts)
-	least := map[string]int{"start": 1, "has": 4, "fails": 2, "ends": 1, "was": 2, "stop": 1}
-	usage(ts, !neg && len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]], "cluster start|has|fails|ends|was asked|stop …")
+	least := map[string]int{"start": 1, "has": 4, "fails": 2, "ends": 1, "hangs": 2, "was": 2, "stop": 1}
+	usage(ts, !neg && len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]], "cluster start|has|fails|ends|hangs|was asked|stop …")
 	switch args[0] {
 	case "start":
 		s.cluster = &cluster{}
@@ -98,6 +99,10 @@ func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
 		s.cluster.failure = args[1]
 	case "ends":
 		s.cluster.ends = true
+	case "hangs":
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		s.cluster.hangs = n
 	case "was":
 		if !slices.Equal(s.cluster.asked, args[2:]) {
 			ts.Fatalf("it was asked for %q", s.cluster.asked)
@@ -113,6 +118,7 @@ type cluster struct {
 	jobs    []*clusterJob
 	failure string
 	ends    bool
+	hangs   int // how many questions it does not answer
 	asked   []string
 }
 
@@ -126,7 +132,13 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ends && len(c.asked) > 0 {
+		c.server.Listener.Close()
 		panic(http.ErrAbortHandler) // drops the connection
+	}
+	if c.hangs > 0 && len(c.asked) > 0 {
+		c.hangs--
+		<-r.Context().Done() // the one who asked gave up
+		return
 	}
 	job, below, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/jobs/"), "/")
 	switch {

@@ -260,11 +260,14 @@ func (c *Client) retrier(call *Call) *retryablehttp.Client {
 func lost(err error) bool {
 	for _, lost := range []error{
 		io.EOF, io.ErrUnexpectedEOF,
-		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.EHOSTUNREACH,
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
 	} {
 		if errors.Is(err, lost) {
 			return true
 		}
+	}
+	if name, ok := errors.AsType[*net.DNSError](err); ok && name.IsTemporary { // as when a cluster's DNS restarts
+		return true
 	}
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,30 @@ func TestConnectionRefused(t *testing.T) {
 	err = client.call(t.Context())
 	require.ErrorIs(t, err, errUnavailable)
 	assert.ErrorContains(t, err, "connection refused (3 attempts)")
+}
+
+// The way to the server may be away for a moment: a pod's network that is not up yet, a DNS that restarts. A name that
+// is not known is not.
+func TestTheWayIsLost(t *testing.T) {
+	for name, test := range map[string]struct {
+		err   error
+		calls int
+	}{
+		"no network yet":    {&net.OpError{Op: "dial", Err: syscall.ENETUNREACH}, 3},
+		"DNS restarts":      {&net.DNSError{Err: "server misbehaving", Name: "server", IsTemporary: true}, 3},
+		"DNS does not know": {&net.DNSError{Err: "no such host", Name: "server", IsNotFound: true}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			network := roundTrip(func(*http.Request) (*http.Response, error) {
+				calls++
+				return nil, test.err
+			})
+			client := connect(t, rest.Config{URL: "http://server:8081", Transport: network, Retries: 2})
+			require.ErrorIs(t, client.call(t.Context()), errUnavailable)
+			assert.Equal(t, test.calls, calls)
+		})
+	}
 }
 
 // Waits double from 250 ms to 4 s, unless the server names one. The clock is that of the test's bubble.

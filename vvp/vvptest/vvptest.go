@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -34,7 +35,8 @@ type deployment struct {
 }
 
 // Add makes a deployment that is in a state, and comes to the others in turn, one a question. Unless it is asked for
-// something else, it should be RUNNING, or the first state if that can be desired.
+// something else, it should be RUNNING, or the first state if that can be desired. A number among the states is a
+// status that one question is answered with.
 func (p *Platform) Add(name string, states ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,6 +104,10 @@ func (p *Platform) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	state := d.states[0]
 	if r.Method == http.MethodGet && len(d.states) > 1 {
 		d.states = d.states[1:]
+	}
+	if status, err := strconv.Atoi(state); err == nil && r.Method == http.MethodGet {
+		refuse(w, status, "Not now")
+		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{
