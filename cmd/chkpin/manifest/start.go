@@ -73,6 +73,51 @@ func (o options) find(word string) (name, attached string, ok bool) {
 	return "", "", false
 }
 
+// next takes the first option off words, with its argument.
+func (o options) next(words []string) (name, argument string, rest []string, ok bool) {
+	name, argument, ok = o.find(words[0])
+	rest = words[1:]
+	switch {
+	case !ok || argument != "":
+	case o[name] == value && len(rest) > 0:
+		argument, rest = rest[0], rest[1:]
+	case o[name] == values:
+		for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			rest = rest[1:]
+		}
+	}
+	return name, argument, rest, ok
+}
+
+// Options reads what stands behind an action (run, or else standalone-job): the
+// option that says what to restore, "" if none does, and the job's own words,
+// which begin with the first that Flink does not know.
+func Options(words []string, run bool) (restore string, own []string) {
+	known := entryPoint
+	if run {
+		known = frontend
+	}
+	for len(words) > 0 {
+		name, argument, rest, ok := known.next(words)
+		key, _, _ := strings.Cut(argument, "=")
+		switch {
+		case !ok:
+			return restore, words
+		case name == "s" || name == "fromSavepoint":
+			restore = words[0]
+		case name == "D" && isRestoreSetting(key):
+			restore = argument
+		}
+		words = rest
+	}
+	return restore, nil
+}
+
+// isRestoreSetting reports whether a setting says what to restore.
+func isRestoreSetting(key string) bool {
+	return key == "execution.savepoint.path" || key == "execution.state-recovery.path"
+}
+
 // parseStart finds what starts a Flink job in a command line, and reads its
 // options up to the first word that Flink does not know: from there on all
 // belongs to the job (CommandLineParser stops at non-options; measured on 1.20.5
@@ -98,20 +143,11 @@ func parseStart(words []string) (start Start, settings map[string]string, ok boo
 			start.Unresolved, rest = strings.TrimPrefix(word, unresolved), rest[1:]
 			continue
 		}
-		name, attached, found := known.find(word)
+		name, argument, left, found := known.next(rest)
 		if !found {
 			break
 		}
-		rest = rest[1:]
-		argument := attached
-		switch {
-		case known[name] == value && attached == "" && len(rest) > 0:
-			argument, rest = rest[0], rest[1:]
-		case known[name] == values && attached == "":
-			for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-				rest = rest[1:]
-			}
-		}
+		rest = left
 		start.take(name, strings.TrimPrefix(argument, unresolved), settings)
 	}
 	if len(rest) > 0 {
@@ -131,8 +167,7 @@ func (s *Start) take(name, argument string, settings map[string]string) {
 	case "D":
 		key, value, _ := strings.Cut(argument, "=")
 		settings[key] = value
-		switch key {
-		case "execution.savepoint.path", "execution.state-recovery.path":
+		if isRestoreSetting(key) {
 			s.RestorePath = value
 		}
 	}
