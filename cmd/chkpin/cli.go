@@ -161,7 +161,8 @@ func pathOrNothing(ctx *kong.DecodeContext, target reflect.Value) error {
 // reads, so it has to be one that Flink opens: with a scheme in lower case
 // (FileSystem.getUnguardedFileSystem), without a host of files (the same),
 // without backslashes, which are slashes to Flink (Path.normalizePath), and in
-// UTF-8. Seen in 1.20.5 and 2.3.0.
+// UTF-8. Seen in 1.20.5 and 2.3.0. It is not a part of a pin: nothing was ever
+// pinned in that, and what starts from it would start without state.
 type appURI struct{ blobstore.URI }
 
 func (a *appURI) UnmarshalText(text []byte) error {
@@ -182,6 +183,12 @@ func (a *appURI) UnmarshalText(text []byte) error {
 		return usagef("choose a name without", "%q holds a backslash, which is a slash to Flink", name)
 	case strings.ContainsRune(name, utf8.RuneError): // kong has put it there
 		return usagef("choose a name in UTF-8", "%q is not the UTF-8 that Flink reads", name)
+	}
+	lastState := checkpoint.LayoutOf(a.URI).Root.Base()
+	for app := a.URI; app.Key() != ""; app = app.Dir() {
+		if app.Base() == lastState {
+			return usagef("write "+app.Dir().String(), "%q lies inside a pin; <app> is the folder that %s is in", name, lastState)
+		}
 	}
 	return nil
 }
