@@ -139,6 +139,11 @@ func (c restoreChoice) restored(ctx context.Context, env *environment, apps []bl
 	for _, text := range r.Warnings {
 		env.log.Warn(text)
 	}
+	if errors.Is(err, checkpoint.ErrNoPin) {
+		if err := env.checkApps(ctx, apps); err != nil {
+			return r, err
+		}
+	}
 	switch {
 	case errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart:
 		for _, app := range apps {
@@ -158,6 +163,26 @@ func (c restoreChoice) restored(ctx context.Context, env *environment, apps []bl
 		env.log.Warn(text)
 	}
 	return r, nil
+}
+
+// checkApps refuses the folder of a checkpoint: who names it wants to start from
+// that, and nothing was ever pinned there.
+func (e *environment) checkApps(ctx context.Context, apps []blobstore.URI) error {
+	for _, app := range apps {
+		metadata := app
+		if app.Base() != checkpoint.MetadataName {
+			metadata = app.Join(checkpoint.MetadataName)
+		}
+		_, err := e.store.Stat(ctx, e.relocations.Apply(metadata))
+		switch {
+		case err == nil:
+			return usagef("<app> is a folder of its own, where chkpin pin keeps state; to start from this checkpoint, give Flink its path",
+				"%s is a checkpoint or savepoint, not an <app>", app)
+		case !errors.Is(err, blobstore.ErrNotExist):
+			return err
+		}
+	}
+	return nil
 }
 
 // clusterWarnings says what of the cluster's configuration keeps a pin from being
