@@ -40,6 +40,8 @@ func (c restoreChoice) Validate() error {
 		return errors.New("--any-lineage needs --checkpoints or --savepoints")
 	case c.Timeout <= 0:
 		return errTimeout
+	case c.MaxAge < 0:
+		return errors.New("--max-age must not be negative")
 	}
 	return nil
 }
