@@ -66,8 +66,12 @@ func (c *deployCommand) launcher(env *environment) (*launcher, error) {
 		l.place.run = true // a script, which is free to use other variables
 		return l, nil
 	}
-	if option, _ := manifest.Options(withoutOurs(c.command[l.place.at:]), l.place.run); option != "" {
-		return nil, usagef("write "+restoreWord+" in its place", "the command says already what to restore, with %s", option)
+	options := manifest.ReadOptions(withoutOurs(c.command[l.place.at:]), l.place.run)
+	if options.Restore != "" {
+		return nil, usagef("write "+restoreWord+" in its place", "the command says already what to restore, with %s", options.Restore)
+	}
+	if err := refuseClaim(options); err != nil {
+		return nil, err
 	}
 	behind := "put it right behind " + c.command[l.place.at-1]
 	at := slices.Index(c.command, restoreWord)
@@ -77,7 +81,7 @@ func (c *deployCommand) launcher(env *environment) (*launcher, error) {
 	case at < l.place.at:
 		return nil, usagef(behind, "%s stands where Flink reads no options", restoreWord)
 	}
-	if _, own := manifest.Options(withoutOurs(c.command[l.place.at:at]), l.place.run); len(own) > 0 {
+	if own := manifest.ReadOptions(withoutOurs(c.command[l.place.at:at]), l.place.run).Own; len(own) > 0 {
 		return nil, usagef(behind, "%s stands behind %s, where Flink reads no options", restoreWord, own[0])
 	}
 	return l, nil

@@ -87,10 +87,21 @@ func (c *execCommand) place() (place, error) {
 	if !ok {
 		return place{}, usagef("say with --at N where the arguments go", "none of the words %s is in the command, so chkpin does not know where Flink reads options", strings.Join(actions, ", "))
 	}
-	if option, _ := manifest.Options(c.command[p.at:], p.run); option != "" {
-		return place{}, usagef("leave it out: chkpin puts in the path that it proved", "the command says already what to restore, with %s", option)
+	options := manifest.ReadOptions(c.command[p.at:], p.run)
+	if options.Restore != "" {
+		return place{}, usagef("leave it out: chkpin puts in the path that it proved", "the command says already what to restore, with %s", options.Restore)
 	}
-	return p, nil
+	return p, refuseClaim(options)
+}
+
+// refuseClaim: of two modes under the option's two names Flink takes -claimMode
+// (measured on 1.20.5, 2.0.2 and 2.3.0), and a job that claims the pin deletes it.
+func refuseClaim(o manifest.Options) error {
+	if !strings.EqualFold(o.ClaimMode, "CLAIM") {
+		return nil
+	}
+	return usagef("leave the mode out: chkpin says NO_CLAIM; who must claim gives Flink a copy, made with chkpin copy",
+		"the command claims what it restores, and so deletes the pin")
 }
 
 // actions are the words after which Flink's own options stand, whatever script

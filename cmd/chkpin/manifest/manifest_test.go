@@ -207,7 +207,6 @@ func TestRestoreOption(t *testing.T) {
 		{"-p 4 -py orders.py -s s3://b/k", true, "-s"},
 		{"-t kubernetes-application --detached local:///orders.jar --fromSavepoint x", true, ""},
 	} {
-		got, _ := manifest.Options(strings.Fields(c.words), c.run)
-		require.Equal(t, c.want, got, c.words)
+		require.Equal(t, c.want, manifest.ReadOptions(strings.Fields(c.words), c.run).Restore, c.words)
 	}
 }

@@ -89,10 +89,15 @@ func (o options) next(words []string) (name, argument string, rest []string, ok 
 	return name, argument, rest, ok
 }
 
-// Options reads what stands behind an action (run, or else standalone-job): the
-// option that says what to restore, "" if none does, and the job's own words,
-// which begin with the first that Flink does not know.
-func Options(words []string, run bool) (restore string, own []string) {
+// Options is what stands behind an action (run, or else standalone-job).
+type Options struct {
+	Restore   string   // the option that says what to restore, "" when none does
+	ClaimMode string   // as given, "" when it is not
+	Own       []string // the job's own words, which begin with the first that Flink does not know
+}
+
+// ReadOptions reads the words behind an action as Flink does.
+func ReadOptions(words []string, run bool) (o Options) {
 	known := entryPoint
 	if run {
 		known = frontend
@@ -102,15 +107,23 @@ func Options(words []string, run bool) (restore string, own []string) {
 		key, _, _ := strings.Cut(argument, "=")
 		switch {
 		case !ok:
-			return restore, words
+			o.Own = words
+			return o
 		case name == "s" || name == "fromSavepoint":
-			restore = words[0]
+			o.Restore = words[0]
 		case name == "D" && isRestoreSetting(key):
-			restore = argument
+			o.Restore = argument
+		case isClaimMode(name):
+			o.ClaimMode = argument
 		}
 		words = rest
 	}
-	return restore, nil
+	return o
+}
+
+// isClaimMode reports whether an option says how to restore.
+func isClaimMode(name string) bool {
+	return name == "rm" || name == "restoreMode" || name == "cm" || name == "claimMode"
 }
 
 // isRestoreSetting reports whether a setting says what to restore.
@@ -157,14 +170,14 @@ func parseStart(words []string) (start Start, settings map[string]string, ok boo
 }
 
 func (s *Start) take(name, argument string, settings map[string]string) {
-	switch name {
-	case "s", "fromSavepoint":
+	switch {
+	case name == "s" || name == "fromSavepoint":
 		s.RestorePath = argument
-	case "jid", "job-id":
+	case name == "jid" || name == "job-id":
 		s.JobID = argument
-	case "rm", "restoreMode", "cm", "claimMode":
+	case isClaimMode(name):
 		s.ClaimMode = argument
-	case "D":
+	case name == "D":
 		key, value, _ := strings.Cut(argument, "=")
 		settings[key] = value
 		if isRestoreSetting(key) {
