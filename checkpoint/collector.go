@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -35,6 +36,8 @@ type collector struct {
 	// doomed is what goes, in the order of deletion: a generation's manifest
 	// first, so that what is left of it is unfinished; state files last.
 	doomed [][]blobstore.Object
+
+	existed bool // chkpin.json is there
 }
 
 // generation is one folder below generations/.
@@ -106,18 +109,35 @@ func (c *collector) isOwn(o blobstore.Object) bool {
 	return c.opts.ID != "" && o.URI.Base() == announcementPrefix+c.opts.ID
 }
 
-// listBesideExisted looks for what a writer of chkpin.json left when it was
-// killed.
+// listBesideExisted looks for chkpin.json, and for what a writer of it left when
+// it was killed.
 func (c *collector) listBesideExisted(ctx context.Context) error {
 	for o, err := range c.store.List(ctx, c.layout.App, blobstore.ListOptions{Shallow: true}) {
 		if err != nil {
 			return err
 		}
+		c.existed = c.existed || !o.Dir && o.URI.Same(c.layout.Existed)
 		if !o.Dir && blobstore.IsTemporary(o.URI) {
 			c.strays = append(c.strays, o)
 		}
 	}
 	return nil
+}
+
+// putExistedBack writes chkpin.json where it was lost, by a lifecycle rule or by
+// hand: no tick reads it, and the loss of the pin would pass for a first start.
+func (c *collector) putExistedBack(ctx context.Context) error {
+	if c.existed || c.record.Generation == "" {
+		return nil
+	}
+	data, err := json.Marshal(existed{layoutVersion, c.record.Run})
+	if err == nil {
+		_, err = putBytes(ctx, c.store, c.layout.Existed, data, blobstore.PutOptions{IfAbsent: true})
+	}
+	if errors.Is(err, blobstore.ErrPrecondition) {
+		return nil
+	}
+	return err
 }
 
 // stateFileName reports whether chkpin names state files so.

@@ -97,7 +97,8 @@ var ErrCollectTime = errors.New("out of time before all was collected")
 // and the last of each of the two previous runs for a week; and every state file
 // that a kept generation names, or the newest checkpoint of a run that may be
 // alive. When any of these cannot be read it deletes nothing
-// ([ErrNothingCollected]), nor once its time is over ([ErrCollectTime]).
+// ([ErrNothingCollected]), nor once its time is over ([ErrCollectTime]). A
+// chkpin.json that was lost is put back.
 //
 // Ticks may be at work meanwhile. What a collection that was killed leaves
 // behind, the next one removes.
@@ -142,7 +143,10 @@ func collect(ctx context.Context, store blobstore.Store, layout Layout, opts GCO
 		opts.Grace = defaultGrace
 	}
 	first, err := look(ctx, store, layout, opts, running)
-	if err != nil || !opts.Delete || first.report.Deleted == 0 {
+	if err != nil || !opts.Delete {
+		return first.report, err
+	}
+	if err := first.putExistedBack(ctx); err != nil || first.report.Deleted == 0 {
 		return first.report, err
 	}
 	if opts.ID == "" {

@@ -90,6 +90,20 @@ func TestGCReportsWithoutDeleting(t *testing.T) {
 	require.Contains(t, whys, "nobody names it")
 }
 
+// Without chkpin.json the loss of the pin would pass for a first start.
+func TestGCPutsTheNoteBack(t *testing.T) {
+	x := newLab(t, 4, 5)
+	l := LayoutOf(app)
+	remove(t, x.store, l.Existed)
+	_, err := GC(t.Context(), x.store, app, GCOptions{})
+	require.NoError(t, err)
+	require.False(t, exists(t, x.store, l.Existed))
+	x.gc(GCOptions{})
+	deleteBelow(t, x.store, l.Root)
+	_, err = Resolve(t.Context(), x.store, app, ResolveOptions{})
+	require.ErrorIs(t, err, ErrPinGone)
+}
+
 // Generations that do not prove do not count, and what is left proves.
 func TestGCCountsOnlyWhatProves(t *testing.T) {
 	x := newLab(t, 4, 5, 6, 7, 8)

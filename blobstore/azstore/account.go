@@ -1,8 +1,10 @@
 package azstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -240,9 +242,27 @@ func (c Config) clientOptions() azcore.ClientOptions {
 			MaxRetries:    maxAttempts - 1,
 			RetryDelay:    200 * time.Millisecond,
 			MaxRetryDelay: longestWait,
-			ShouldRetry:   passes,
+			ShouldRetry:   c.again,
 		},
 	}
+}
+
+// again is [passes], and tells the log. The SDK asks after the last try, too.
+func (c Config) again(r *http.Response, err error) bool {
+	if !passes(r, err) {
+		return false
+	}
+	log := cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	if sent, ok := errors.AsType[*url.Error](err); ok { // URLs may be signed
+		err = sent.Err
+	}
+	if err != nil {
+		log.Debug("Azure call failed, and may be tried again", "error", err)
+		return true
+	}
+	log.DebugContext(r.Request.Context(), "Azure call failed, and may be tried again",
+		"method", r.Request.Method, "path", r.Request.URL.Path, "error", cmp.Or(r.Header.Get("x-ms-error-code"), r.Status))
+	return true
 }
 
 // passes reports whether what went wrong may pass with time. That a host does not

@@ -29,6 +29,7 @@ package azstore
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -87,6 +88,7 @@ type Config struct {
 	// as long, since the service may copy an object before it answers. 0 means 30 s.
 	Silence time.Duration
 
+	Logger    *slog.Logger                 // hears about retries, at level DEBUG; nil is silent
 	Transport http.RoundTripper            // nil is the standard library's, which then keeps more idle connections
 	Getenv    func(name string) (v string) // nil is [os.Getenv]
 }

@@ -1,10 +1,12 @@
 package azstore_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -212,6 +214,19 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 			assert.Equal(t, "body", read(t, store, root.Join("a")))
 		})
 	}
+}
+
+// Who waits for a service that throttles can see it in the log.
+func TestRetriesAreLogged(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	proxy := faults.Start(t, azurite.URL)
+	config := configFor(proxy.URL)
+	config.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	proxy.Inject(1, faults.Method(http.MethodPut), faults.Answer(503, "ServerBusy"))
+	_, err := put(t, azstore.New(config), folder().Join("a"), "body", blobstore.PutOptions{})
+	require.NoError(t, err)
+	assert.Regexp(t, `level=DEBUG msg="Azure call failed, and may be tried again" method=PUT path=/\S+/a error=ServerBusy`, log.String())
 }
 
 // A service that asks for patience gets it, if it asks for no more than a tick has.

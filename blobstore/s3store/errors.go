@@ -1,10 +1,12 @@
 package s3store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
@@ -194,9 +197,12 @@ const maxAttempts = 6
 // answer that broke off; and waits as long as the service asks. Where that is too
 // long, there is no other try: what the service said is worth more than that time
 // ran out.
-type retryer struct{ aws.RetryerV2 }
+type retryer struct {
+	aws.RetryerV2
+	log *slog.Logger // hears about every other try
+}
 
-func newRetryer() aws.Retryer {
+func newRetryer(log *slog.Logger) aws.Retryer {
 	standard := retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = maxAttempts
 		o.MaxBackoff = 5 * time.Second
@@ -204,7 +210,8 @@ func newRetryer() aws.Retryer {
 		o.Retryables = append(o.Retryables, retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}},
 			retry.IsErrorRetryableFunc(brokeOff))
 	})
-	return retryer{retry.AddWithErrorCodes(standard, "ConditionalRequestConflict", "OperationAborted").(aws.RetryerV2)}
+	again := retry.AddWithErrorCodes(standard, "ConditionalRequestConflict", "OperationAborted").(aws.RetryerV2)
+	return retryer{again, cmp.Or(log, slog.New(slog.DiscardHandler))}
 }
 
 // brokeOff: the connection ended within an answer that the SDK reads by itself, such
@@ -255,5 +262,6 @@ func (r retryer) GetRetryToken(ctx context.Context, err error) (func(error) erro
 			return nil, errLongWait
 		}
 	}
+	r.log.DebugContext(ctx, "S3 call failed, trying again", "call", awsmiddleware.GetOperationName(ctx), "error", short(err))
 	return r.RetryerV2.GetRetryToken(ctx, err)
 }

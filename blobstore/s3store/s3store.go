@@ -70,7 +70,7 @@ type Config struct {
 	Silence time.Duration
 
 	Transport http.RoundTripper // nil is the SDK's
-	Logger    *slog.Logger      // what the SDK has to say, at level DEBUG; nil is silent
+	Logger    *slog.Logger      // hears about retries, and what the SDK has to say, at level DEBUG; nil is silent
 }
 
 // Store implements [blobstore.Store].
@@ -101,7 +101,7 @@ func New(config Config) *Store {
 
 func (c Config) load(ctx context.Context) (aws.Config, error) {
 	opts := []func(*config.LoadOptions) error{
-		config.WithRetryer(func() aws.Retryer { return newRetryer() }),
+		config.WithRetryer(func() aws.Retryer { return newRetryer(c.Logger) }),
 		config.WithLogger(c.sdkLogger()),
 	}
 	if c.Region != "" {

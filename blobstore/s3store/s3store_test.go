@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -84,6 +85,20 @@ func TestTransientFaultsAreRetried(t *testing.T) {
 			assert.Equal(t, "body", read(t, store, root.Join("a")))
 		})
 	}
+}
+
+// Who waits for a service that throttles can see it in the log.
+func TestRetriesAreLogged(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	server := servers.VersityGW(t, []string{"bucket"})
+	proxy := faults.Start(t, server.URL)
+	config := configFor(server, proxy.URL)
+	config.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	proxy.Inject(1, faults.Method(http.MethodPut), faults.Answer(503, "SlowDown", "Retry-After", "0"))
+	_, err := put(t, s3store.New(config), blobstore.MustParse("s3://bucket/app").Join("a"), "body", blobstore.PutOptions{})
+	require.NoError(t, err)
+	assert.Regexp(t, `level=DEBUG msg="S3 call failed, trying again" call=PutObject error=.*SlowDown`, log.String())
 }
 
 // A service that asks for patience gets it, if it asks for no more than there is.

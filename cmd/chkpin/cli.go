@@ -157,31 +157,48 @@ func pathOrNothing(ctx *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
-// appURI is the folder of an application. Its spelling goes into what Flink
+// folderURI is a folder that chkpin writes to. Its spelling goes into what Flink
 // reads, so it has to be one that Flink opens: with a scheme in lower case
 // (FileSystem.getUnguardedFileSystem), without a host of files (the same),
 // without backslashes, which are slashes to Flink (Path.normalizePath), and in
 // UTF-8. Seen in 1.20.5 and 2.3.0.
-type appURI struct{ blobstore.URI }
+type folderURI struct{ blobstore.URI }
 
-func (a *appURI) UnmarshalText(text []byte) error {
+func (f *folderURI) UnmarshalText(text []byte) error {
 	name := string(text)
 	if strings.HasPrefix(name, "/") {
 		return usagef("write file://"+name, "%q has no scheme", name)
 	}
-	if err := a.URI.UnmarshalText(text); err != nil {
+	if err := f.URI.UnmarshalText(text); err != nil {
 		return err
 	}
 	scheme, rest, _ := strings.Cut(name, ":")
 	switch {
-	case scheme != a.Scheme():
-		return usagef("write "+a.Scheme()+":"+rest, "%q has a scheme in capitals, which Flink does not know", name)
-	case a.Family() == blobstore.FamilyFile && strings.HasPrefix(rest, "//localhost"):
-		return usagef("write file://"+cmp.Or(a.Path(), "/"), "%q names a host, which Flink does not take", name)
+	case scheme != f.Scheme():
+		return usagef("write "+f.Scheme()+":"+rest, "%q has a scheme in capitals, which Flink does not know", name)
+	case f.Family() == blobstore.FamilyFile && strings.HasPrefix(rest, "//localhost"):
+		return usagef("write file://"+cmp.Or(f.Path(), "/"), "%q names a host, which Flink does not take", name)
 	case strings.Contains(name, `\`):
 		return usagef("choose a name without", "%q holds a backslash, which is a slash to Flink", name)
 	case strings.ContainsRune(name, utf8.RuneError): // kong has put it there
 		return usagef("choose a name in UTF-8", "%q is not the UTF-8 that Flink reads", name)
+	}
+	return nil
+}
+
+// appURI is the folder of an application. It is not a part of a pin: nothing was
+// ever pinned in that, and what starts from it would start without state.
+type appURI struct{ blobstore.URI }
+
+func (a *appURI) UnmarshalText(text []byte) error {
+	if err := (*folderURI)(a).UnmarshalText(text); err != nil {
+		return err
+	}
+	lastState := checkpoint.LayoutOf(a.URI).Root.Base()
+	for app := a.URI; app.Key() != ""; app = app.Dir() {
+		if app.Base() == lastState {
+			return usagef("write "+app.Dir().String(), "%q lies inside a pin; <app> is the folder that %s is in", string(text), lastState)
+		}
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 type copyCommand struct {
 	Source      blobstore.URI `arg:"" placeholder:"URI" help:"A checkpoint or savepoint: its folder or its _metadata; or an <app>, for the whole pin."`
-	Destination appURI        `arg:"" placeholder:"URI" help:"The folder it becomes: _metadata and state/, or an <app>."`
+	Destination folderURI     `arg:"" placeholder:"URI" help:"The folder it becomes: _metadata and state/, or an <app>."`
 
 	Parallel int  `default:"64" env:"CHKPIN_PARALLEL" help:"Files under way at once."`
 	DryRun   bool `env:"CHKPIN_DRY_RUN" help:"Say what would be copied and write nothing."`

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/chkpin/chkpin/checkpoint"
+	"github.com/chkpin/chkpin/cmd/chkpin/manifest"
 	"github.com/chkpin/chkpin/deploy"
 )
 
@@ -65,8 +66,12 @@ func (c *deployCommand) launcher(env *environment) (*launcher, error) {
 		l.place.run = true // a script, which is free to use other variables
 		return l, nil
 	}
-	if option := restoreOption(c.command[l.place.at:], l.place.run); option != "" {
-		return nil, usagef("write "+restoreWord+" in its place", "the command says already what to restore, with %s", option)
+	options := manifest.ReadOptions(withoutOurs(c.command[l.place.at:]), l.place.run)
+	if options.Restore != "" {
+		return nil, usagef("write "+restoreWord+" in its place", "the command says already what to restore, with %s", options.Restore)
+	}
+	if err := refuseClaim(options); err != nil {
+		return nil, err
 	}
 	behind := "put it right behind " + c.command[l.place.at-1]
 	at := slices.Index(c.command, restoreWord)
@@ -76,28 +81,15 @@ func (c *deployCommand) launcher(env *environment) (*launcher, error) {
 	case at < l.place.at:
 		return nil, usagef(behind, "%s stands where Flink reads no options", restoreWord)
 	}
-	if word := firstArgument(c.command[l.place.at:at], l.place.run); word != "" {
-		return nil, usagef(behind, "%s stands behind %s, where Flink reads no options", restoreWord, word)
+	if own := manifest.ReadOptions(withoutOurs(c.command[l.place.at:at]), l.place.run).Own; len(own) > 0 {
+		return nil, usagef(behind, "%s stands behind %s, where Flink reads no options", restoreWord, own[0])
 	}
 	return l, nil
 }
 
-// firstArgument is the first of some words that Flink takes neither for an option
-// nor for the value of one, "" if there is none.
-func firstArgument(words []string, run bool) string {
-	valued := entryPointValued
-	if run {
-		valued = runValued
-	}
-	for i := 0; i < len(words); i++ {
-		switch word := words[i]; {
-		case slices.Contains(valued, word):
-			i++
-		case word != propertiesWord && !strings.HasPrefix(word, "-"):
-			return word
-		}
-	}
-	return ""
+// withoutOurs are the words that are not replaced by options.
+func withoutOurs(words []string) []string {
+	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == restoreWord || w == propertiesWord })
 }
 
 // start runs the command for one job. What it prints goes to stderr: stdout is

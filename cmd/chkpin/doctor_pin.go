@@ -24,8 +24,13 @@ func pinRestores(p *patient) []finding {
 	case p.closed != nil:
 		return nil
 	case s.Restores():
-		return fine("checkpoint %d restores, with %s of %s, from %s", s.Pin.CheckpointID,
+		found := fine("checkpoint %d restores, with %s of %s, from %s", s.Pin.CheckpointID,
 			counted(s.Report.Files, "file"), humanize.IBytes(uint64(s.Report.Bytes)), p.layout.Metadata)
+		if !s.Existed {
+			found = append(found, doubt(fmt.Sprintf("chkpin gc --yes %s puts it back; does a lifecycle rule delete what is old?", p.app),
+				"%s is not there: if last-state is lost, too, resolve takes that for a first start", p.layout.Existed)...)
+		}
+		return found
 	case missing && (s.Existed || len(s.Generations) > 0):
 		return fault(fmt.Errorf("%w: %s", checkpoint.ErrPinGone, p.layout.Metadata), p.wayBack())
 	case missing:

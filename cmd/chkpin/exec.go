@@ -87,10 +87,21 @@ func (c *execCommand) place() (place, error) {
 	if !ok {
 		return place{}, usagef("say with --at N where the arguments go", "none of the words %s is in the command, so chkpin does not know where Flink reads options", strings.Join(actions, ", "))
 	}
-	if option := restoreOption(c.command[p.at:], p.run); option != "" {
-		return place{}, usagef("leave it out: chkpin puts in the path that it proved", "the command says already what to restore, with %s", option)
+	options := manifest.ReadOptions(c.command[p.at:], p.run)
+	if options.Restore != "" {
+		return place{}, usagef("leave it out: chkpin puts in the path that it proved", "the command says already what to restore, with %s", options.Restore)
 	}
-	return p, nil
+	return p, refuseClaim(options)
+}
+
+// refuseClaim: of two modes under the option's two names Flink takes -claimMode
+// (measured on 1.20.5, 2.0.2 and 2.3.0), and a job that claims the pin deletes it.
+func refuseClaim(o manifest.Options) error {
+	if !strings.EqualFold(o.ClaimMode, "CLAIM") {
+		return nil
+	}
+	return usagef("leave the mode out: chkpin says NO_CLAIM; who must claim gives Flink a copy, made with chkpin copy",
+		"the command claims what it restores, and so deletes the pin")
 }
 
 // actions are the words after which Flink's own options stand, whatever script
@@ -140,45 +151,3 @@ func isFrontend(word string) bool {
 const startScript = "standalone-job.sh"
 
 var startActions = []string{"start", "start-foreground"}
-
-// restoreOption returns the option among Flink's own that says what to restore,
-// "" if there is none. What stands behind the first word that is no option
-// belongs to the job.
-func restoreOption(words []string, run bool) string {
-	valued := entryPointValued
-	if run {
-		valued = runValued
-	}
-	for i := 0; i < len(words) && strings.HasPrefix(words[i], "-") && words[i] != "--"; i++ {
-		name, _, joined := strings.Cut(words[i], "=")
-		setting := strings.TrimPrefix(words[i], "-D")
-		if setting == "" && i+1 < len(words) {
-			setting = words[i+1]
-		}
-		switch key, _, _ := strings.Cut(setting, "="); {
-		case slices.Contains(restoreOptions, name):
-			return words[i]
-		case slices.Contains(restoreSettings, key):
-			return setting
-		case !joined && slices.Contains(valued, name):
-			i++
-		}
-	}
-	return ""
-}
-
-// restoreOptions are the spellings that Flink's parsers take (commons-cli).
-var restoreOptions = []string{"-s", "--s", "-fromSavepoint", "--fromSavepoint"}
-
-// restoreSettings are the settings that say what to restore.
-var restoreSettings = []string{"execution.savepoint.path", "execution.state-recovery.path"}
-
-// The options that take the next word as their value: of the entry point
-// (StandaloneApplicationClusterConfigurationParserFactory, 1.13 to 2.3) and of
-// flink run (CliFrontendParser and GenericCLI).
-var (
-	entryPointValued = []string{"-c", "--configDir", "-j", "--job-classname", "-jid", "--job-id", "-D", "-h", "--host", "-r", "--webui-port", "-jars", "--jars"}
-	runValued        = []string{"-c", "--class", "-C", "--classpath", "-p", "--parallelism", "-D", "-e", "--executor", "-t", "--target",
-		"-m", "--jobmanager", "-z", "--zookeeperNamespace", "-rm", "--restoreMode", "-restoreMode", "-cm", "--claimMode", "-claimMode",
-		"-py", "--python", "-pym", "--pyModule", "-pyfs", "--pyFiles", "-pyarch", "--pyArchives", "-pyexec", "--pyExecutable", "-pyreq", "--pyRequirements"}
-)

@@ -43,32 +43,6 @@ func TestPlaceInCommand(t *testing.T) {
 	}
 }
 
-// Two restore paths in a command are one too many, unless one is the job's.
-func TestRestoreOptionInCommand(t *testing.T) {
-	for _, c := range []struct {
-		words string
-		run   bool
-		want  string
-	}{
-		{"", false, ""},
-		{"--job-classname Orders", false, ""},
-		{"--fromSavepoint s3://b/k --job-classname Orders", false, "--fromSavepoint"},
-		{"--job-classname Orders -s s3://b/k", false, "-s"},
-		{"-j Orders --fromSavepoint=s3://b/k", false, "--fromSavepoint=s3://b/k"},
-		{"-j Orders -Dexecution.savepoint.path=s3://b/k", false, "execution.savepoint.path=s3://b/k"},
-		{"-j Orders -D execution.state-recovery.path=s3://b/k", false, "execution.state-recovery.path=s3://b/k"},
-		{"-D rest.port=1 --fromSavepoint s3://b/k", false, "--fromSavepoint"},
-		{"-Drest.port=1 -j Orders north --fromSavepoint s3://b/k", false, ""},
-		{"-j Orders -- --fromSavepoint s3://b/k", false, ""},
-		{"-d orders.jar -s north", true, ""},
-		{"-d -c Orders -s s3://b/k orders.jar", true, "-s"},
-		{"-p 4 -py orders.py -s s3://b/k", true, "-s"},
-		{"-t kubernetes-application --detached local:///orders.jar --fromSavepoint x", true, ""},
-	} {
-		require.Equal(t, c.want, restoreOption(strings.Fields(c.words), c.run), c.words)
-	}
-}
-
 // The command of exec is its own, whatever its words mean to chkpin.
 func TestCutCommand(t *testing.T) {
 	for _, c := range []struct{ args, own, command string }{

@@ -123,6 +123,7 @@ var verdicts = []verdict{
 	{failed, as[*transitionError], ""},
 	{nothing, is(vvp.ErrNotFound), "check the name of the deployment, the namespace, and that this is the platform's address"},
 	{unreachable, is(vvp.ErrUnavailable), "are host and port right, is the platform up, and may this token read and edit deployments?"},
+	{misused, is(syscall.ENAMETOOLONG), "on a volume a folder's name has at most 255 bytes; with --all it is the job's: give the job a shorter one (pipeline.name), or pin it alone with --job-id"},
 	{denied, is(blobstore.ErrPermission), "check the rights of the user that chkpin runs as"},
 	{denied, writing, "check that the storage is there and can be written to"},
 	{nothing, is(blobstore.ErrNotExist), "check the URI"},

@@ -40,6 +40,8 @@ func (c restoreChoice) Validate() error {
 		return errors.New("--any-lineage needs --checkpoints or --savepoints")
 	case c.Timeout <= 0:
 		return errTimeout
+	case c.MaxAge < 0:
+		return errors.New("--max-age must not be negative")
 	}
 	return nil
 }
@@ -139,6 +141,11 @@ func (c restoreChoice) restored(ctx context.Context, env *environment, apps []bl
 	for _, text := range r.Warnings {
 		env.log.Warn(text)
 	}
+	if errors.Is(err, checkpoint.ErrNoPin) {
+		if err := env.checkApps(ctx, apps); err != nil {
+			return r, err
+		}
+	}
 	switch {
 	case errors.Is(err, checkpoint.ErrNoPin) && c.AllowFirstStart:
 		for _, app := range apps {
@@ -158,6 +165,23 @@ func (c restoreChoice) restored(ctx context.Context, env *environment, apps []bl
 		env.log.Warn(text)
 	}
 	return r, nil
+}
+
+// checkApps refuses the folder of a checkpoint: who names it wants to start from
+// that, and nothing was ever pinned there. Whether it is one may not be known: the
+// rights to read a pin (manifests/iam/resolve.json) do not cover it.
+func (e *environment) checkApps(ctx context.Context, apps []blobstore.URI) error {
+	for _, app := range apps {
+		metadata := app
+		if app.Base() != checkpoint.MetadataName {
+			metadata = app.Join(checkpoint.MetadataName)
+		}
+		if _, err := e.store.Stat(ctx, e.relocations.Apply(metadata)); err == nil {
+			return usagef("<app> is a folder of its own, where chkpin pin keeps state; to start from this checkpoint, give Flink its path",
+				"%s is a checkpoint or savepoint, not an <app>", app)
+		}
+	}
+	return nil
 }
 
 // clusterWarnings says what of the cluster's configuration keeps a pin from being

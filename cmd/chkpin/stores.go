@@ -90,6 +90,7 @@ func (c *cli) open(conf flinkconf.Conf, log *slog.Logger) blobstore.Store {
 			Endpoint:  c.AzureEndpoint,
 			Anonymous: c.AzureAnonymous,
 			Accounts:  accounts,
+			Logger:    log,
 		}),
 	}
 }

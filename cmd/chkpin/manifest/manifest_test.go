@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -176,4 +177,36 @@ func TestNoManifest(t *testing.T) {
 	m, err := manifest.Parse([]byte("kind: Pod\nmetadata: x\nspec: {containers: y, initContainers: [z, {command: 7}]}\n---\n"))
 	require.NoError(t, err)
 	assert.Empty(t, m.Starts)
+}
+
+// Two restore paths in a command are one too many, unless one is the job's.
+func TestRestoreOption(t *testing.T) {
+	for _, c := range []struct {
+		words string
+		run   bool
+		want  string
+	}{
+		{"", false, ""},
+		{"--job-classname Orders", false, ""},
+		{"--fromSavepoint s3://b/k --job-classname Orders", false, "--fromSavepoint"},
+		{"--job-classname Orders -s s3://b/k", false, "-s"},
+		{"-j Orders --fromSavepoint=s3://b/k", false, "--fromSavepoint=s3://b/k"},
+		{"-j Orders -Dexecution.savepoint.path=s3://b/k", false, "execution.savepoint.path=s3://b/k"},
+		{"-j Orders -D execution.state-recovery.path=s3://b/k", false, "execution.state-recovery.path=s3://b/k"},
+		{"-D rest.port=1 --fromSavepoint s3://b/k", false, "--fromSavepoint"},
+		{"-Drest.port=1 -j Orders north --fromSavepoint s3://b/k", false, ""},
+		{"-j Orders -- --fromSavepoint s3://b/k", false, ""},
+		{"-ss3://b/k -j Orders", false, "-ss3://b/k"}, // measured on 1.13.6, 1.20.5 and 2.3.0, as what follows
+		{"--from=s3://b/k -j Orders", false, "--from=s3://b/k"},
+		{"-D=execution.savepoint.path=s3://b/k", false, "execution.savepoint.path=s3://b/k"},
+		{"-jOrders -x -s s3://b/k", false, ""},
+		{"-d orders.jar -s north", true, ""},
+		{"-p2 -ss3://b/k orders.jar", true, "-ss3://b/k"},
+		{"-sae orders.jar", true, ""},
+		{"-d -c Orders -s s3://b/k orders.jar", true, "-s"},
+		{"-p 4 -py orders.py -s s3://b/k", true, "-s"},
+		{"-t kubernetes-application --detached local:///orders.jar --fromSavepoint x", true, ""},
+	} {
+		require.Equal(t, c.want, manifest.ReadOptions(strings.Fields(c.words), c.run).Restore, c.words)
+	}
 }

@@ -73,6 +73,64 @@ func (o options) find(word string) (name, attached string, ok bool) {
 	return "", "", false
 }
 
+// next takes the first option off words, with its argument.
+func (o options) next(words []string) (name, argument string, rest []string, ok bool) {
+	name, argument, ok = o.find(words[0])
+	rest = words[1:]
+	switch {
+	case !ok || argument != "":
+	case o[name] == value && len(rest) > 0:
+		argument, rest = rest[0], rest[1:]
+	case o[name] == values:
+		for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			rest = rest[1:]
+		}
+	}
+	return name, argument, rest, ok
+}
+
+// Options is what stands behind an action (run, or else standalone-job).
+type Options struct {
+	Restore   string   // the option that says what to restore, "" when none does
+	ClaimMode string   // as given, "" when it is not
+	Own       []string // the job's own words, which begin with the first that Flink does not know
+}
+
+// ReadOptions reads the words behind an action as Flink does.
+func ReadOptions(words []string, run bool) (o Options) {
+	known := entryPoint
+	if run {
+		known = frontend
+	}
+	for len(words) > 0 {
+		name, argument, rest, ok := known.next(words)
+		key, _, _ := strings.Cut(argument, "=")
+		switch {
+		case !ok:
+			o.Own = words
+			return o
+		case name == "s" || name == "fromSavepoint":
+			o.Restore = words[0]
+		case name == "D" && isRestoreSetting(key):
+			o.Restore = argument
+		case isClaimMode(name):
+			o.ClaimMode = argument
+		}
+		words = rest
+	}
+	return o
+}
+
+// isClaimMode reports whether an option says how to restore.
+func isClaimMode(name string) bool {
+	return name == "rm" || name == "restoreMode" || name == "cm" || name == "claimMode"
+}
+
+// isRestoreSetting reports whether a setting says what to restore.
+func isRestoreSetting(key string) bool {
+	return key == "execution.savepoint.path" || key == "execution.state-recovery.path"
+}
+
 // parseStart finds what starts a Flink job in a command line, and reads its
 // options up to the first word that Flink does not know: from there on all
 // belongs to the job (CommandLineParser stops at non-options; measured on 1.20.5
@@ -98,20 +156,11 @@ func parseStart(words []string) (start Start, settings map[string]string, ok boo
 			start.Unresolved, rest = strings.TrimPrefix(word, unresolved), rest[1:]
 			continue
 		}
-		name, attached, found := known.find(word)
+		name, argument, left, found := known.next(rest)
 		if !found {
 			break
 		}
-		rest = rest[1:]
-		argument := attached
-		switch {
-		case known[name] == value && attached == "" && len(rest) > 0:
-			argument, rest = rest[0], rest[1:]
-		case known[name] == values && attached == "":
-			for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
-				rest = rest[1:]
-			}
-		}
+		rest = left
 		start.take(name, strings.TrimPrefix(argument, unresolved), settings)
 	}
 	if len(rest) > 0 {
@@ -121,18 +170,17 @@ func parseStart(words []string) (start Start, settings map[string]string, ok boo
 }
 
 func (s *Start) take(name, argument string, settings map[string]string) {
-	switch name {
-	case "s", "fromSavepoint":
+	switch {
+	case name == "s" || name == "fromSavepoint":
 		s.RestorePath = argument
-	case "jid", "job-id":
+	case name == "jid" || name == "job-id":
 		s.JobID = argument
-	case "rm", "restoreMode", "cm", "claimMode":
+	case isClaimMode(name):
 		s.ClaimMode = argument
-	case "D":
+	case name == "D":
 		key, value, _ := strings.Cut(argument, "=")
 		settings[key] = value
-		switch key {
-		case "execution.savepoint.path", "execution.state-recovery.path":
+		if isRestoreSetting(key) {
 			s.RestorePath = value
 		}
 	}
