@@ -24,9 +24,9 @@ type claim struct {
 	store blobstore.Store
 	at    blobstore.URI
 
-	mu     sync.Mutex // the beat writes, too
-	tag    string     // of the object; "" when there is none
-	record record
+	writing chan struct{} // holds one while somebody writes: the beat does, too
+	tag     string        // of the object; "" when there is none
+	record  record
 }
 
 // record is what a claim says to the next deploy.
@@ -44,7 +44,7 @@ type record struct {
 
 // readClaim reads what an earlier deploy left behind, or another one holds.
 func (d *Deployer) readClaim(ctx context.Context, name string) (*claim, error) {
-	c := &claim{store: d.Store, at: d.Manifests.Join("deploying", name+".yaml")}
+	c := &claim{store: d.Store, at: d.Manifests.Join("deploying", name+".yaml"), writing: make(chan struct{}, 1)}
 	data, obj, err := blobstore.ReadAll(ctx, d.Store, c.at, maxManifest)
 	switch {
 	case errors.Is(err, blobstore.ErrNotExist):
@@ -90,8 +90,12 @@ func (c *claim) take(ctx context.Context, r record, patience time.Duration) erro
 // write changes the record, if it is still the last one written. One of the same
 // run is: the answer to an earlier write, or to the first try of this one, was lost.
 func (c *claim) write(ctx context.Context, change func(*record)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	next := c.record
 	change(&next)
 	next.Beat = c.record.Beat + 1
