@@ -52,6 +52,7 @@ var (
 
 // The contract holds as far as the volume can keep it.
 func TestFileOnLimitedVolumes(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		store limited
 		opts  storetest.Options
@@ -61,6 +62,7 @@ func TestFileOnLimitedVolumes(t *testing.T) {
 		"no links or locks": {on(noLinks, noLocks), storetest.Options{NoIfTag: true, NoIfAbsent: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c.opts.NameOrFolder, c.opts.Objects = true, 50
 			storetest.Run(t, onVolume(c.store), c.opts)
 		})
