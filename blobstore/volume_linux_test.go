@@ -131,6 +131,7 @@ func TestFileLockOfAnotherUser(t *testing.T) {
 	store, dir := blobstore.NewFile(), folder(t)
 	obj := put(t, store, dir.Join("object"), "old")
 	require.NoError(t, os.WriteFile(dir.Join(".lock").Path(), nil, 0o444))
+	require.NoError(t, os.Chmod(dir.Join(".lock").Path(), 0o444)) // whatever the umask of this test
 	asUser := func(f func()) { f() }
 	if os.Getuid() == 0 { // who may write any file
 		require.NoError(t, os.Chmod(dir.Path(), 0o777))
