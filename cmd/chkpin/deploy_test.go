@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,9 +119,9 @@ func TestDeployIsKilledAndItsCommandIsNot(t *testing.T) {
 	x := newDeployLab(t)
 	x.deploys(ordersWith("SELECT a", "1"))
 	ctx, kill := context.WithCancelCause(t.Context())
-	dead := false
+	var dead atomic.Bool
 	first := x.deployer(func(_ int, do func() error) error {
-		if dead {
+		if dead.Load() {
 			return errKilled
 		}
 		return do()
@@ -128,8 +129,8 @@ func TestDeployIsKilledAndItsCommandIsNot(t *testing.T) {
 	var command func()
 	submit := first.Start
 	first.Start = func(_ context.Context, s deploy.Start) error {
-		command = func() { dead = false; assert.NoError(t, submit(t.Context(), s)) }
-		dead = true
+		command = func() { dead.Store(false); assert.NoError(t, submit(t.Context(), s)) }
+		dead.Store(true)
 		kill(errKilled)
 		return errKilled
 	}
@@ -322,7 +323,8 @@ var errKilled = errors.New("killed")
 
 // isKilled deploys with a chkpin that is killed after its k-th call; it reports whether there was one. The answer to
 // that call is lost.
-func (x *deployLab) isKilled(m deploy.Manifest, k int) (killed bool) {
+func (x *deployLab) isKilled(m deploy.Manifest, k int) bool {
+	var killed atomic.Bool // calls come at once, too
 	ctx, kill := context.WithCancelCause(x.t.Context())
 	defer kill(nil)
 	d := x.deployer(func(n int, do func() error) error {
@@ -332,16 +334,16 @@ func (x *deployLab) isKilled(m deploy.Manifest, k int) (killed bool) {
 		case n == k:
 			_ = do()
 		}
-		killed = true
+		killed.Store(true)
 		kill(errKilled)
 		return errKilled
 	})
 	d.Beat = time.Hour // calls are the same every time
 	_, err := d.Deploy(ctx, x.placed(m))
-	if !killed {
+	if !killed.Load() {
 		require.NoError(x.t, err)
 	}
-	return killed
+	return killed.Load()
 }
 
 // allEnd: every job writes a checkpoint and ends.
