@@ -28,7 +28,7 @@ $(AZURITE): # complete as soon as it has its name
 	mv $@.unfinished $@
 
 test: tools ## everything that needs nothing but Go and Node.js
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 lint: ## gofmt, vet and staticcheck, also of the files that only e2e and chart build; go.mod is tidy
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-ed:"; gofmt -l .; exit 1; }

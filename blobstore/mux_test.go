@@ -20,6 +20,7 @@ func newMux() blobstore.Mux {
 
 // A Mux keeps what its stores promise.
 func TestMuxOnVolume(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, onVolume(newMux()), storetest.Options{NameOrFolder: true, Objects: 100})
 }
 

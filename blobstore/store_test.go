@@ -20,13 +20,20 @@ func TestMemory(t *testing.T) {
 	}, storetest.Options{})
 }
 
+// These wait for a disk most of the time, so they wait together.
+
 func TestFile(t *testing.T) {
-	storetest.Run(t, onVolume(blobstore.NewFile()), storetest.Options{NameOrFolder: true})
+	t.Parallel()
+	storetest.Run(t, onVolume(blobstore.NewFile()), storetest.Options{NameOrFolder: true, Objects: fewFiles})
 }
 
 func TestFileWithoutLinks(t *testing.T) {
-	storetest.Run(t, onVolume(&blobstore.File{NoLinks: true}), storetest.Options{NameOrFolder: true})
+	t.Parallel()
+	storetest.Run(t, onVolume(&blobstore.File{NoLinks: true}), storetest.Options{NameOrFolder: true, Objects: fewFiles})
 }
+
+// fewFiles are enough: the listing of a volume has no pages.
+const fewFiles = 300
 
 // onVolume opens a store on an empty folder of this machine.
 func onVolume(store blobstore.Store) func(t *testing.T) (blobstore.Store, blobstore.URI) {

@@ -52,6 +52,7 @@ var (
 
 // The contract holds as far as the volume can keep it.
 func TestFileOnLimitedVolumes(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		store limited
 		opts  storetest.Options
@@ -61,6 +62,7 @@ func TestFileOnLimitedVolumes(t *testing.T) {
 		"no links or locks": {on(noLinks, noLocks), storetest.Options{NoIfTag: true, NoIfAbsent: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c.opts.NameOrFolder, c.opts.Objects = true, 50
 			storetest.Run(t, onVolume(c.store), c.opts)
 		})
@@ -129,6 +131,7 @@ func TestFileLockOfAnotherUser(t *testing.T) {
 	store, dir := blobstore.NewFile(), folder(t)
 	obj := put(t, store, dir.Join("object"), "old")
 	require.NoError(t, os.WriteFile(dir.Join(".lock").Path(), nil, 0o444))
+	require.NoError(t, os.Chmod(dir.Join(".lock").Path(), 0o444)) // whatever the umask of this test
 	asUser := func(f func()) { f() }
 	if os.Getuid() == 0 { // who may write any file
 		require.NoError(t, os.Chmod(dir.Path(), 0o777))

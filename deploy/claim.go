@@ -24,9 +24,18 @@ type claim struct {
 	store blobstore.Store
 	at    blobstore.URI
 
-	mu     sync.Mutex // the beat writes, too
-	tag    string     // of the object; "" when there is none
+	writing chan struct{} // holds one while somebody writes: the beat does, too
+
+	mu     sync.Mutex
+	tag    string // of the object; "" when there is none
 	record record
+}
+
+// last is what was written last, and the tag of the object.
+func (c *claim) last() (record, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.record, c.tag
 }
 
 // record is what a claim says to the next deploy.
@@ -44,7 +53,7 @@ type record struct {
 
 // readClaim reads what an earlier deploy left behind, or another one holds.
 func (d *Deployer) readClaim(ctx context.Context, name string) (*claim, error) {
-	c := &claim{store: d.Store, at: d.Manifests.Join("deploying", name+".yaml")}
+	c := &claim{store: d.Store, at: d.Manifests.Join("deploying", name+".yaml"), writing: make(chan struct{}, 1)}
 	data, obj, err := blobstore.ReadAll(ctx, d.Store, c.at, maxManifest)
 	switch {
 	case errors.Is(err, blobstore.ErrNotExist):
@@ -61,7 +70,10 @@ func (d *Deployer) readClaim(ctx context.Context, name string) (*claim, error) {
 
 // about reports whether the record is about what is stored now. Otherwise the
 // deploy was completed, or another tool has deployed since.
-func (c *claim) about(stored []byte) bool { return c.tag != "" && c.record.Stored == digest(stored) }
+func (c *claim) about(stored []byte) bool {
+	r, tag := c.last()
+	return tag != "" && r.Stored == digest(stored)
+}
 
 func digest(stored []byte) string {
 	if stored == nil {
@@ -72,7 +84,10 @@ func digest(stored []byte) string {
 }
 
 // alive reports whether somebody may be at work with it.
-func (c *claim) alive() bool { return c.tag != "" && !c.record.Ended }
+func (c *claim) alive() bool {
+	r, tag := c.last()
+	return tag != "" && !r.Ended
+}
 
 // take makes the claim one's own, if nobody else has it. One that was left behind
 // by a deploy that was killed is given the time to beat.
@@ -90,11 +105,16 @@ func (c *claim) take(ctx context.Context, r record, patience time.Duration) erro
 // write changes the record, if it is still the last one written. One of the same
 // run is: the answer to an earlier write, or to the first try of this one, was lost.
 func (c *claim) write(ctx context.Context, change func(*record)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next := c.record
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	next, last := c.last()
+	beat := next.Beat + 1
 	change(&next)
-	next.Beat = c.record.Beat + 1
+	next.Beat = beat
 	data, err := yaml.Marshal(next)
 	if err != nil {
 		return err
@@ -102,7 +122,7 @@ func (c *claim) write(ctx context.Context, change func(*record)) error {
 	put := func(tag string) (blobstore.Object, error) {
 		return c.store.Put(ctx, c.at, bytes.NewReader(data), blobstore.PutOptions{IfAbsent: tag == "", IfTag: tag})
 	}
-	obj, err := put(c.tag)
+	obj, err := put(last)
 	if errors.Is(err, blobstore.ErrPrecondition) {
 		if tag := c.writtenBy(ctx, next.Run); tag != "" {
 			obj, err = put(tag)
@@ -114,6 +134,8 @@ func (c *claim) write(ctx context.Context, change func(*record)) error {
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.tag, c.record = obj.Tag, next
 	return nil
 }

@@ -209,7 +209,8 @@ func parseDeployed(file string, data []byte) (*Manifest, error) {
 // manifest the job that is live, or was last, has. It is not the stored one if
 // that deploy started a job.
 func (d *Deployer) goOn(ctx context.Context, p *plan, folders stateFolders) (stateFolders, error) {
-	f, r := &p.facts, p.claim.record
+	f := &p.facts
+	r, _ := p.claim.last()
 	if r.Deployed != "" {
 		m, err := parseDeployed(p.claim.at.String(), []byte(r.Deployed))
 		if err != nil {
@@ -252,7 +253,7 @@ func (d *Deployer) Deploy(ctx context.Context, wanted Manifest) (Outcome, error)
 		return p.Outcome, err
 	}
 	if !p.Kind.Starts() && !p.facts.Unconfirmed {
-		if p.claim.tag != "" && !p.claim.about(p.stored) {
+		if _, tag := p.claim.last(); tag != "" && !p.claim.about(p.stored) {
 			err = p.claim.drop(ctx) // killed when all was done
 		}
 		return p.Outcome, err
@@ -289,7 +290,7 @@ func (p *plan) taken(run string) record {
 	if !p.claim.about(p.stored) {
 		return p.record(run)
 	}
-	r := p.claim.record
+	r, _ := p.claim.last()
 	r.Run, r.Ended = run, false
 	return r
 }

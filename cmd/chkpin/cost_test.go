@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -130,10 +129,6 @@ func (j *cloudJob) tick(replicas ...blobstore.URI) (p checkpoint.Pinned, cloud, 
 	return p, j.cloud.Requests(), j.rest.Requests()
 }
 
-// latency is far more than a busy machine keeps a request waiting that could be
-// sent, so that requests within it were sent at once.
-const latency = 200 * time.Millisecond
-
 // steps is how many requests had to wait for one before them.
 func steps(requests []faults.Request) (n int) {
 	for _, r := range requests {
@@ -172,7 +167,7 @@ func TestCostOfATick(t *testing.T) {
 			}
 			p, _, _ := j.tick()
 			require.Equal(t, 10, p.Copied)
-			j.cloud.Latency, j.rest.Latency = latency, 0
+			j.cloud.Together(2)
 
 			p, requests, rest := j.tick()
 			require.Equal(t, checkpoint.ResultUnchanged, p.Result)
@@ -198,7 +193,7 @@ func TestCostOfAReplica(t *testing.T) {
 	replicas := []blobstore.URI{blobstore.MustParse("s3://bucket/second"), blobstore.MustParse("s3://bucket/third")}
 	p, _, _ := j.tick(replicas...)
 	require.Equal(t, checkpoint.ResultPinned, p.Replicas[1].Result)
-	j.cloud.Latency = latency
+	j.cloud.Together(2, len(replicas))
 
 	p, s3, rest := j.tick(replicas...)
 	require.Equal(t, checkpoint.ResultUnchanged, p.Result)
@@ -228,7 +223,7 @@ func TestCostOfATickWithoutFiles(t *testing.T) {
 	publish(7)
 	j.tick()
 	publish(8)
-	j.cloud.Latency = latency
+	j.cloud.Together(2, 2)
 	p, requests, rest := j.tick()
 	require.Equal(t, checkpoint.ResultPinned, p.Result)
 	assert.LessOrEqual(t, len(requests), 8, "%v", requests)

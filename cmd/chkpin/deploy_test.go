@@ -10,10 +10,13 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -116,9 +119,9 @@ func TestDeployIsKilledAndItsCommandIsNot(t *testing.T) {
 	x := newDeployLab(t)
 	x.deploys(ordersWith("SELECT a", "1"))
 	ctx, kill := context.WithCancelCause(t.Context())
-	dead := false
+	var dead atomic.Bool
 	first := x.deployer(func(_ int, do func() error) error {
-		if dead {
+		if dead.Load() {
 			return errKilled
 		}
 		return do()
@@ -126,8 +129,8 @@ func TestDeployIsKilledAndItsCommandIsNot(t *testing.T) {
 	var command func()
 	submit := first.Start
 	first.Start = func(_ context.Context, s deploy.Start) error {
-		command = func() { dead = false; assert.NoError(t, submit(t.Context(), s)) }
-		dead = true
+		command = func() { dead.Store(false); assert.NoError(t, submit(t.Context(), s)) }
+		dead.Store(true)
 		kill(errKilled)
 		return errKilled
 	}
@@ -148,36 +151,46 @@ func TestDeployIsKilledAndItsCommandIsNot(t *testing.T) {
 	x.right(wanted)
 }
 
-// Of two deploys at once one wins, and the other says so, whatever call of the first the second comes in at.
+// Of two deploys at once one wins, and the other says so, whatever call of the first the second comes in at. The time is
+// that of synctest: the first beats as long as the second waits.
 func TestTwoDeploysAtOnce(t *testing.T) {
 	t.Parallel()
-	wanted := ordersWith("SELECT a", "2")
 	for k, came := 1, true; came; k++ {
-		x := newDeployLab(t)
-		x.deploys(ordersWith("SELECT a", "1"))
-		x.session.checkpoint(x.session.jobs[0])
-		came = false
-		var second error
-		first := x.deployer(func(n int, do func() error) error {
-			if n == k {
-				came = true
-				other := x.deployer(nil)
-				_, second = other.Deploy(t.Context(), x.placed(wanted))
-			}
-			return do()
-		})
-		_, err := first.Deploy(t.Context(), x.placed(wanted))
-		x.at = fmt.Sprintf("the second came at call %d", k)
-		if err != nil {
-			require.ErrorIs(t, err, deploy.ErrOtherDeploy, x.at)
-			require.NoError(t, second, x.at)
+		synctest.Test(t, func(t *testing.T) { came = secondComesAt(t, k) })
+		if t.Failed() {
+			return
 		}
-		if second != nil {
-			require.ErrorIs(t, second, deploy.ErrOtherDeploy, x.at)
-		}
-		x.right(wanted)
-		require.Len(t, x.session.jobs, 2, "it was started once: %s", x.at)
 	}
+}
+
+// secondComesAt reports whether the first has a k-th call.
+func secondComesAt(t *testing.T, k int) (came bool) {
+	wanted := ordersWith("SELECT a", "2")
+	x := newDeployLab(t)
+	x.beat = time.Second // longer than a deploy takes, so that its calls are the same every time
+	x.deploys(ordersWith("SELECT a", "1"))
+	x.session.checkpoint(x.session.jobs[0])
+	var second error
+	first := x.deployer(func(n int, do func() error) error {
+		if n == k {
+			came = true
+			other := x.deployer(nil)
+			_, second = other.Deploy(t.Context(), x.placed(wanted))
+		}
+		return do()
+	})
+	_, err := first.Deploy(t.Context(), x.placed(wanted))
+	x.at = fmt.Sprintf("the second came at call %d", k)
+	if err != nil {
+		require.ErrorIs(t, err, deploy.ErrOtherDeploy, x.at)
+		require.NoError(t, second, x.at)
+	}
+	if second != nil {
+		require.ErrorIs(t, second, deploy.ErrOtherDeploy, x.at)
+	}
+	x.right(wanted)
+	require.Len(t, x.session.jobs, 2, "it was started once: %s", x.at)
+	return came
 }
 
 // The answer to the k-th write is lost, and the store's client tries again, which has been done already: nobody else is
@@ -262,20 +275,19 @@ type deployLab struct {
 	t       *testing.T
 	root    blobstore.URI
 	session *session
+	beat    time.Duration
 	at      string // what has happened, for messages
 }
 
 func newDeployLab(t *testing.T) *deployLab {
 	dir := t.TempDir()
-	x := &deployLab{t: t, root: blobstore.MustParse("file://" + dir), session: startSession(dir + "/scratch")}
-	t.Cleanup(x.session.Close)
-	return x
+	return &deployLab{t: t, root: blobstore.MustParse("file://" + dir), session: &session{scratch: dir + "/scratch"}, beat: 5 * time.Millisecond}
 }
 
 // deployer deploys with calls that fail as fault says; nil means that they do not.
 func (x *deployLab) deployer(fault func(n int, do func() error) error) *deploy.Deployer {
 	calls := &numbered{fault: fault}
-	client, err := flinkrest.New(flinkrest.Config{URL: x.session.URL, Transport: calls.transport(), Logger: slog.New(slog.DiscardHandler)})
+	client, err := flinkrest.New(flinkrest.Config{URL: "http://session", Transport: calls.transport(x.session), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(x.t, err)
 	env := &environment{stderr: io.Discard}
 	return &deploy.Deployer{
@@ -292,7 +304,7 @@ func (x *deployLab) deployer(fault func(n int, do func() error) error) *deploy.D
 				return nil
 			})
 		},
-		StartTimeout: time.Minute, Looks: 2, Interval: time.Millisecond, Beat: 5 * time.Millisecond,
+		StartTimeout: time.Minute, Looks: 2, Interval: time.Millisecond, Beat: x.beat,
 	}
 }
 
@@ -311,7 +323,8 @@ var errKilled = errors.New("killed")
 
 // isKilled deploys with a chkpin that is killed after its k-th call; it reports whether there was one. The answer to
 // that call is lost.
-func (x *deployLab) isKilled(m deploy.Manifest, k int) (killed bool) {
+func (x *deployLab) isKilled(m deploy.Manifest, k int) bool {
+	var killed atomic.Bool // calls come at once, too
 	ctx, kill := context.WithCancelCause(x.t.Context())
 	defer kill(nil)
 	d := x.deployer(func(n int, do func() error) error {
@@ -321,16 +334,16 @@ func (x *deployLab) isKilled(m deploy.Manifest, k int) (killed bool) {
 		case n == k:
 			_ = do()
 		}
-		killed = true
+		killed.Store(true)
 		kill(errKilled)
 		return errKilled
 	})
 	d.Beat = time.Hour // calls are the same every time
 	_, err := d.Deploy(ctx, x.placed(m))
-	if !killed {
+	if !killed.Load() {
 		require.NoError(x.t, err)
 	}
-	return killed
+	return killed.Load()
 }
 
 // allEnd: every job writes a checkpoint and ends.
@@ -405,17 +418,21 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func (c *numbered) transport() http.RoundTripper {
-	return roundTripper(func(r *http.Request) (resp *http.Response, err error) {
-		err = c.call(func() (err error) {
-			resp, err = http.DefaultTransport.RoundTrip(r)
-			return err
+// transport is a network in which only this server is.
+func (c *numbered) transport(server http.Handler) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		answer := httptest.NewRecorder()
+		err := c.call(func() error {
+			if err := context.Cause(r.Context()); err != nil {
+				return err
+			}
+			server.ServeHTTP(answer, r)
+			return nil
 		})
-		if err != nil && resp != nil {
-			resp.Body.Close()
-			resp = nil
+		if err != nil {
+			return nil, err
 		}
-		return resp, err
+		return answer.Result(), nil
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -155,8 +156,17 @@ func jobManagerDoes(ts *testscript.TestScript, neg bool, args []string) {
 	case "silent":
 		s.silent.Store(true)
 	case "stop":
-		s.server.Close()
+		stopServer(ts, s.server)
 	}
+}
+
+// stopServer stops a server for good: nobody else gets its port while the story lasts.
+func stopServer(ts *testscript.TestScript, server *httptest.Server) {
+	port := server.Listener.Addr().(*net.TCPAddr).Port
+	server.Close()
+	_, release, err := servers.HoldPort(port)
+	ts.Check(err)
+	ts.Defer(release)
 }
 
 func (s *story) start(ts *testscript.TestScript) {

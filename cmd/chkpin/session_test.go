@@ -208,7 +208,7 @@ func sessionDoes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	s := story.session
 	if args[0] == "stop" {
-		s.Close()
+		stopServer(ts, s.Server)
 		return
 	}
 	s.mu.Lock()

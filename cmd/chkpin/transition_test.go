@@ -87,7 +87,7 @@ func clusterDoes(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("CLUSTER", s.cluster.server.URL)
 		return
 	case "stop":
-		s.cluster.server.Close()
+		stopServer(ts, s.cluster.server)
 		return
 	}
 	s.cluster.mu.Lock()

@@ -87,13 +87,13 @@ func (w *watch) loop(ctx context.Context) {
 		v := verdictOf(ctx, err)
 		w.metrics.observe(p, v, time.Since(started))
 		w.log(p, v, err)
-		w.ended(time.Now())
 		if err == nil {
 			w.ready.Store(true)
 			failures = 0
 		} else {
 			failures++
 		}
+		w.ended(time.Now()) // last: then all else about the tick is told
 		timer := time.NewTimer(pause(w.interval, failures))
 		select {
 		case <-timer.C:

@@ -20,17 +20,26 @@ import (
 type Proxy struct {
 	URL string
 
-	// Latency is how long each request waits before it is forwarded. Requests that
-	// are sent within it are of one step, so that steps can be counted; it should be
-	// longer than a busy machine keeps a client from sending.
+	// Latency is how long each request waits before it is forwarded.
 	Latency time.Duration
 
 	forward *httputil.ReverseProxy
 
-	mu    sync.Mutex
-	rules []*rule
-	seen  *window
+	mu     sync.Mutex
+	rules  []*rule
+	seen   *window
+	groups []*group
 }
+
+// group is of requests that are answered when all have come.
+type group struct {
+	missing  int
+	complete chan struct{}
+}
+
+// patience is how long a request waits for the others of its group. Who sends them
+// one after the other waits for each.
+const patience = 30 * time.Second
 
 // window is what came between two calls of Requests. A request counts in the one
 // it came in: a client that gave up on it may well be in the next.
@@ -95,6 +104,19 @@ func (p *Proxy) Inject(n int, match func(*http.Request) bool, fault Fault) {
 	p.rules = append(p.rules, &rule{match, n, fault})
 }
 
+// Together says how many of the next requests a client should send at once, step by
+// step: none of a step is answered before all of it have come. However slow the
+// machine is, a client that does so takes as many steps, and one that waits for an
+// answer takes more.
+func (p *Proxy) Together(steps ...int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.groups = nil
+	for _, requests := range steps {
+		p.groups = append(p.groups, &group{requests, make(chan struct{})})
+	}
+}
+
 // Requests returns what came since the last call of Requests.
 func (p *Proxy) Requests() []Request {
 	p.mu.Lock()
@@ -105,7 +127,11 @@ func (p *Proxy) Requests() []Request {
 }
 
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	fault, answering := p.begin(r)
+	fault, others, answering := p.begin(r)
+	select {
+	case <-others:
+	case <-time.After(patience):
+	}
 	if p.Latency > 0 {
 		<-time.After(p.Latency)
 	}
@@ -118,11 +144,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.forward.ServeHTTP(w, r)
 }
 
-// begin notes a request and chooses what happens to it. The client may go on to
-// its next step once answering was called.
-func (p *Proxy) begin(r *http.Request) (fault Fault, answering func()) {
+// begin notes a request and chooses what happens to it, when the others of its step
+// have come. The client may go on to its next step once answering was called.
+func (p *Proxy) begin(r *http.Request) (fault Fault, others <-chan struct{}, answering func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	others = p.join()
 	in := p.seen
 	step := in.steps + 1
 	in.requests = append(in.requests, Request{r.Method, r.URL.Path, r.URL.Query(), r.Header.Clone(), step, time.Now()})
@@ -134,10 +161,26 @@ func (p *Proxy) begin(r *http.Request) (fault Fault, answering func()) {
 	for _, rule := range p.rules {
 		if rule.times > 0 && rule.match(r) {
 			rule.times--
-			return rule.fault, answering
+			return rule.fault, others, answering
 		}
 	}
-	return nil, answering
+	return nil, others, answering
+}
+
+// join makes a request one of the group that is not complete. Requests that are in
+// none wait for nobody.
+func (p *Proxy) join() <-chan struct{} {
+	if len(p.groups) == 0 {
+		alone := make(chan struct{})
+		close(alone)
+		return alone
+	}
+	g := p.groups[0]
+	if g.missing--; g.missing == 0 {
+		close(g.complete)
+		p.groups = p.groups[1:]
+	}
+	return g.complete
 }
 
 // Method matches requests by method.

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -41,7 +40,7 @@ func TestSteps(t *testing.T) {
 	}
 
 	t.Run("at once", func(t *testing.T) {
-		proxy.Latency = 200 * time.Millisecond
+		proxy.Together(3)
 		done := make(chan struct{})
 		for range 3 {
 			go func() { get(t.Context()); done <- struct{}{} }()
@@ -54,16 +53,15 @@ func TestSteps(t *testing.T) {
 	})
 
 	t.Run("given up", func(t *testing.T) {
-		proxy.Latency = 0
 		for range 9 {
 			get(t.Context())
 		}
-		proxy.Latency = 100 * time.Millisecond
+		proxy.Together(2)
 		ctx, giveUp := context.WithCancel(t.Context())
 		proxy.Inject(1, func(*http.Request) bool { giveUp(); return true }, faults.Reset)
 		get(ctx)
 		require.Len(t, steps(), 10)
-		get(t.Context())
+		get(t.Context()) // for which the other one has waited
 		get(t.Context())
 		assert.Equal(t, []int{1, 2}, steps(), "a request from before does not count")
 	})

@@ -41,11 +41,11 @@ func Azurite(t testing.TB, containers ...string) Azure {
 
 // StartAzurite is Azurite for callers without a test. Its log goes to dir.
 func StartAzurite(dir string, containers ...string) (a Azure, stop func(), err error) {
-	address, err := freeAddress()
-	if err != nil {
-		return a, nil, err
-	}
-	return startAzurite(dir, address, containers)
+	_, stop, err = startAtFreePort(func(address string) (stop func(), err error) {
+		a, stop, err = startAzurite(dir, address, containers)
+		return stop, err
+	})
+	return a, stop, err
 }
 
 // emulatorAddress is the one at which Flink's filesystem for Azure looks for

@@ -5,12 +5,12 @@ package servers
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -69,13 +69,12 @@ func StartVersityGW(dir string, buckets []string, args ...string) (s S3, stop fu
 			return s, nil, err
 		}
 	}
-	address, err := freeAddress()
-	if err != nil {
-		return s, nil, err
-	}
-	s = S3{URL: "http://" + address, AccessKey: "chkpin-test", SecretKey: "chkpin-test-secret", Dir: dir}
-	args = append([]string{"--port", address, "--access", s.AccessKey, "--secret", s.SecretKey, "--quiet"}, args...)
-	stop, err = start(exec.Command(binary, append(args, "posix", dir)...), address, filepath.Join(filepath.Dir(dir), "versitygw.log"))
+	s = S3{AccessKey: "chkpin-test", SecretKey: "chkpin-test-secret", Dir: dir}
+	address, stop, err := startAtFreePort(func(address string) (func(), error) {
+		args := append([]string{"--port", address, "--access", s.AccessKey, "--secret", s.SecretKey, "--quiet"}, args...)
+		return start(exec.Command(binary, append(args, "posix", dir)...), address, filepath.Join(filepath.Dir(dir), "versitygw.log"))
+	})
+	s.URL = "http://" + address
 	return s, stop, err
 }
 
@@ -87,11 +86,23 @@ func start(cmd *exec.Cmd, address, logFile string) (stop func(), err error) {
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = endWithParent()
-	if err := cmd.Start(); err != nil {
+	started, exited := make(chan error), make(chan struct{})
+	go func() {
+		// The kernel sends the signal of endWithParent when the thread that forked
+		// ends. Locked to its goroutine, it lives as long as the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait() //nolint:errcheck // it is killed
+			close(exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		log.Close()
 		return nil, err
 	}
-	exited := make(chan struct{})
-	go func() { cmd.Wait(); close(exited) }() //nolint:errcheck // it is killed
 	stop = func() {
 		cmd.Process.Kill() //nolint:errcheck // it may have ended
 		<-exited
@@ -127,21 +138,20 @@ func tool(what string, elem ...string) (string, error) {
 	return path, nil
 }
 
-// freeAddress is a loopback address that nobody listens on now. It lies below
-// the ports that systems give to outgoing connections and to listeners on port
-// 0, so that none of those takes it before the server listens, and is random, so
-// that servers that start at once do not meet.
-func freeAddress() (string, error) {
-	const first, last, tries = 15_000, 30_000, 100
-	var err error
-	for range tries {
-		address := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
-		var l net.Listener
-		if l, err = net.Listen("tcp", address); err == nil {
-			return address, l.Close()
-		}
+// startAtFreePort starts a server that is told the address to listen on. stop kills
+// it.
+func startAtFreePort(start func(address string) (stop func(), err error)) (address string, stop func(), err error) {
+	port, release, err := HoldPort(0)
+	if err != nil {
+		return "", nil, err
 	}
-	return "", err
+	address = fmt.Sprintf("127.0.0.1:%d", port)
+	kill, err := start(address)
+	if err != nil {
+		release()
+		return "", nil, err
+	}
+	return address, func() { kill(); release() }, nil
 }
 
 func waitListening(address string, exited <-chan struct{}) error {

@@ -26,8 +26,12 @@ import (
 	"github.com/chkpin/chkpin/cmd/chkpin/e2e/lab"
 )
 
-// stepTimeout bounds each step. Steps take seconds; a cluster on a loaded machine was seen to take a minute.
-const stepTimeout = 4 * time.Minute
+// stepTimeout bounds each step. Steps take seconds; a cluster on a loaded machine was seen to take a minute, and ten ticks
+// beside another poller take as many waits.
+const stepTimeout = 8 * time.Minute
+
+// jobManagerTimeout is how long chkpin waits for an answer of a JobManager that shares two cores with all else.
+const jobManagerTimeout = "1m"
 
 // A story is what happens to one application in one cell: one place for all its runs, and one cluster after the
 // other.
@@ -342,6 +346,7 @@ func (s *story) chkpin(ctx context.Context, wantExit int, args ...string) (stdou
 func (s *story) chkpinLogged(ctx context.Context, wantExit int, args ...string) (stdout, stderr string) {
 	s.Helper()
 	flags, env := s.access(s.latest.ConfDir)
+	env = append(env, "CHKPIN_JOBMANAGER_TIMEOUT="+jobManagerTimeout)
 	for _, p := range s.beside {
 		moreFlags, moreEnv := p.access(s.latest.ConfDir)
 		flags, env = append(flags, moreFlags...), append(env, moreEnv...)

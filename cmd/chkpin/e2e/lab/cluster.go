@@ -3,15 +3,16 @@ package lab
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/chkpin/chkpin/blobstore/storetest/servers"
 )
 
 // Options describe a cluster: one that runs one job in application mode, or a session cluster.
@@ -82,6 +83,7 @@ type Cluster struct {
 	// SQLClient is the path of a program that is sql-client.sh, for this cluster. It is there if [Options].SQLClient is.
 	SQLClient string
 
+	release        func() // the ports
 	session        bool
 	claimModeField string // of the REST API's request to run a jar
 	http           http.Client
@@ -135,17 +137,27 @@ func (l Lab) start(o Options) (*Cluster, error) {
 	if o.Interval == 0 {
 		o.Interval = time.Second
 	}
-	rpcPort, err := freePort()
+	// A JVM listens seconds later, and releases the port before the hold does.
+	rpcPort, releaseRPC, err := servers.HoldPort(0)
 	if err != nil {
 		return nil, err
 	}
-	restPort := rpcPort
-	for restPort == rpcPort {
-		if restPort, err = freePort(); err != nil {
-			return nil, err
-		}
+	restPort, releaseREST, err := servers.HoldPort(0)
+	if err != nil {
+		releaseRPC()
+		return nil, err
 	}
+	release := func() { releaseRPC(); releaseREST() }
+	c, err := l.startAt(o, rpcPort, restPort)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	c.release = sync.OnceFunc(release)
+	return c, nil
+}
 
+func (l Lab) startAt(o Options, rpcPort, restPort int) (*Cluster, error) {
 	if err := os.Mkdir(o.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -232,25 +244,11 @@ func (l Lab) start(o Options) (*Cluster, error) {
 	}, nil
 }
 
-// freePort returns a loopback port that is free now and is likely to be when a JVM, seconds later, listens on
-// it: it lies below the ports that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere).
-func freePort() (int, error) {
-	const lowest, highest, tries = 20000, 32000, 100
-	var err error
-	for range tries {
-		port := lowest + rand.IntN(highest-lowest)
-		var listener net.Listener
-		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, listener.Close()
-		}
-	}
-	return 0, fmt.Errorf("no free port in %d tries: %w", tries, err)
-}
-
 // Stop kills both processes and waits until they are gone. Checkpoints stay as they are. Stopping twice is fine.
 func (c *Cluster) Stop() {
 	c.taskManager.kill()
 	c.jobManager.kill()
+	c.release()
 }
 
 // ReplaceTaskManager kills the TaskManager and starts another one, as an orchestrator does: the job fails over.

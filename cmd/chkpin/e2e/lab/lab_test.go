@@ -151,7 +151,7 @@ func TestWaitingEndsWithTheClusterAndSaysWhy(t *testing.T) {
 	require.NoError(t, err)
 	noJob := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(noJob.Close)
-	cluster := &Cluster{URL: noJob.URL, jobManager: failing, taskManager: running}
+	cluster := &Cluster{URL: noJob.URL, jobManager: failing, taskManager: running, release: func() {}}
 	t.Cleanup(cluster.Stop)
 
 	_, err = cluster.WaitRunning(t.Context())

@@ -8,7 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
+
+	"github.com/chkpin/chkpin/blobstore/storetest/servers"
 )
 
 // zooKeeperClass is the server that flink-dist brings along (flink-shaded-zookeeper-3, in 1.20 and 2.3).
@@ -18,7 +21,8 @@ const zooKeeperClass = "org.apache.flink.shaded.zookeeper3.org.apache.zookeeper.
 type ZooKeeper struct {
 	Address string // host:port, for high-availability.zookeeper.quorum
 
-	server *process
+	server  *process
+	release func() // the port
 }
 
 // StartZooKeeper starts the ZooKeeper of a distribution with its data in dir, which it makes, and returns when it
@@ -27,10 +31,20 @@ func (l Lab) StartZooKeeper(ctx context.Context, flink Distribution, dir string)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, release, err := servers.HoldPort(0)
 	if err != nil {
 		return nil, err
 	}
+	z, err := l.startZooKeeperAt(ctx, flink, dir, port)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	z.release = sync.OnceFunc(release)
+	return z, nil
+}
+
+func (l Lab) startZooKeeperAt(ctx context.Context, flink Distribution, dir string, port int) (*ZooKeeper, error) {
 	conf := filepath.Join(dir, "zoo.cfg")
 	text := fmt.Sprintf("dataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n", dir, port)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
@@ -44,14 +58,17 @@ func (l Lab) StartZooKeeper(ctx context.Context, flink Distribution, dir string)
 	}
 	z := &ZooKeeper{Address: fmt.Sprintf("127.0.0.1:%d", port), server: server}
 	if err := z.waitListening(ctx); err != nil {
-		z.Stop()
+		server.kill()
 		return nil, err
 	}
 	return z, nil
 }
 
 // Stop kills the server and waits until it is gone.
-func (z *ZooKeeper) Stop() { z.server.kill() }
+func (z *ZooKeeper) Stop() {
+	z.server.kill()
+	z.release()
+}
 
 func (z *ZooKeeper) waitListening(ctx context.Context) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
