@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -130,10 +129,7 @@ func (c *collector) putExistedBack(ctx context.Context) error {
 	if c.existed || c.record.Generation == "" {
 		return nil
 	}
-	data, err := json.Marshal(existed{layoutVersion, c.record.Run})
-	if err == nil {
-		_, err = putBytes(ctx, c.store, c.layout.Existed, data, blobstore.PutOptions{IfAbsent: true})
-	}
+	err := noteExisted(ctx, c.store, c.layout, c.record.Run)
 	if errors.Is(err, blobstore.ErrPrecondition) {
 		return nil
 	}

@@ -129,12 +129,19 @@ func Warnings(s *Snapshot) []string {
 // then on a missing pin is an error and not a first start. Not before the copies
 // are there: a job whose first tick failed may start without state still.
 func (t *tick) putExisted(ctx context.Context) error {
-	data, err := json.Marshal(existed{layoutVersion, t.obs.Run})
-	if err == nil {
-		_, err = putBytes(ctx, t.store, t.layout.Existed, data, blobstore.PutOptions{IfAbsent: true})
-	}
+	err := noteExisted(ctx, t.store, t.layout, t.obs.Run)
 	if errors.Is(err, blobstore.ErrPrecondition) {
 		_, err = t.newHistory(ctx)
+	}
+	return err
+}
+
+// noteExisted writes chkpin.json. Where one stands already the error is
+// [blobstore.ErrPrecondition].
+func noteExisted(ctx context.Context, store blobstore.Store, l Layout, run Run) error {
+	data, err := json.Marshal(existed{layoutVersion, run})
+	if err == nil {
+		_, err = putBytes(ctx, store, l.Existed, data, blobstore.PutOptions{IfAbsent: true})
 	}
 	return err
 }
